@@ -1,0 +1,3 @@
+//! Returns without ever setting an answer.
+
+hostile_guests::guest!(|_, _| ());
