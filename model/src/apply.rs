@@ -1,0 +1,335 @@
+//! How a command changes the state. Pure: the same log gives the same state on every node.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::command::{Command, Envelope, NodeSpec, Outcome, Refusal, Reply};
+use crate::ids::{AppName, FunctionRef, NodeId, RequestId, RevisionId};
+use crate::limits::{REPLIES_KEPT, REVISIONS_KEPT};
+use crate::route::Route;
+use crate::spec::AppSpec;
+use crate::state::{App, Assignment, Node, Revision, State};
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// The answer to the proposer.
+    pub reply: Outcome,
+    /// What changed; empty when nothing did.
+    pub events: Vec<Event>,
+}
+
+/// A change that parts of a node may want to know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The set of nodes, or what is known of one, changed.
+    Nodes,
+    /// A revision began to roll out.
+    RolledOut(AppName, RevisionId),
+    /// A revision answers the calls of its app from now on.
+    Activated(AppName, RevisionId),
+    /// An app is gone.
+    Deleted(AppName),
+    /// Assignments changed.
+    Placed,
+}
+
+/// Applies the entry of this log index. Entries come in order, each once.
+pub fn apply(state: &mut State, index: u64, envelope: &Envelope) -> Applied {
+    state.applied = index;
+    if let Some(id) = &envelope.request_id
+        && let Some(outcome) = state.replies.get(id)
+    {
+        return Applied { reply: outcome.as_ref().clone(), events: Vec::new() };
+    }
+    let mut events = Vec::new();
+    let reply = carry_out(state, index, envelope, &mut events);
+    if let Some(id) = &envelope.request_id {
+        remember(state, index, id, &reply);
+    }
+    Applied { reply, events }
+}
+
+/// Notes an index that carries no command (a membership change, a leader's first entry).
+pub fn apply_blank(state: &mut State, index: u64) {
+    state.applied = index;
+}
+
+fn carry_out(
+    state: &mut State,
+    index: u64,
+    envelope: &Envelope,
+    events: &mut Vec<Event>,
+) -> Outcome {
+    let begins = matches!(envelope.command, Command::Bootstrap { .. });
+    if state.cluster.is_none() && !begins {
+        return Err(Refusal::NotBootstrapped);
+    }
+    match &envelope.command {
+        Command::Bootstrap { cluster, node } => {
+            if state.cluster.is_some() {
+                return Err(Refusal::AlreadyBootstrapped);
+            }
+            state.cluster = Some(cluster.clone());
+            register(state, index, NodeId(1), node, events)
+        }
+        Command::RegisterNode { node, replaces } => {
+            if let Some(holder) = state.node_named(node.name.as_str()) {
+                if Some(holder.id) != *replaces {
+                    return Err(Refusal::NodeNameTaken { name: node.name.clone(), id: holder.id });
+                }
+                let id = holder.id;
+                forget(state, id);
+            }
+            register(state, index, NodeId(index), node, events)
+        }
+        Command::UpdateNode { id, node } => {
+            let known = state.nodes.get(id).ok_or(Refusal::NoSuchNode { id: *id })?;
+            if known.name != node.name {
+                return Err(Refusal::NodeNameChanged { id: *id });
+            }
+            register(state, index, *id, node, events)
+        }
+        Command::RemoveNode { id } => {
+            if !state.nodes.contains_key(id) {
+                return Err(Refusal::NoSuchNode { id: *id });
+            }
+            forget(state, *id);
+            state.plan_basis = index;
+            events.push(Event::Nodes);
+            Ok(Reply::Done)
+        }
+        Command::PutRevision { app, spec } => {
+            put_revision(state, index, envelope.at_ms, app, spec, events)
+        }
+        Command::Activate { app, revision } => activate(state, index, app, *revision, events),
+        Command::DeleteApp { app } => {
+            let gone =
+                state.apps.remove(app).ok_or_else(|| Refusal::NoSuchApp { app: app.clone() })?;
+            for revision in gone.revisions.values() {
+                unassign(state, revision);
+            }
+            state.plan_basis = index;
+            events.push(Event::Deleted(app.clone()));
+            Ok(Reply::Done)
+        }
+        Command::Place { basis, set, remove } => place(state, index, *basis, set, remove, events),
+    }
+}
+
+fn remember(state: &mut State, index: u64, id: &RequestId, reply: &Outcome) {
+    state.replies.insert(id.clone(), Arc::new(reply.clone()));
+    state.replies_by_index.insert(index, id.clone());
+    while state.replies_by_index.len() > REPLIES_KEPT {
+        let Some((oldest, id)) = state.replies_by_index.get_min().cloned() else { break };
+        state.replies_by_index.remove(&oldest);
+        state.replies.remove(&id);
+    }
+}
+
+fn register(
+    state: &mut State,
+    index: u64,
+    id: NodeId,
+    spec: &NodeSpec,
+    events: &mut Vec<Event>,
+) -> Outcome {
+    let NodeSpec { name, region, zone, location, addresses, version, feature_level } = spec.clone();
+    let node = Node { id, name, region, zone, location, addresses, version, feature_level };
+    if state.nodes.get(&id).is_some_and(|known| **known == node) {
+        return Ok(Reply::Node(id));
+    }
+    state.nodes.insert(id, Arc::new(node));
+    state.plan_basis = index;
+    events.push(Event::Nodes);
+    Ok(Reply::Node(id))
+}
+
+fn forget(state: &mut State, id: NodeId) {
+    state.nodes.remove(&id);
+    let held: Vec<FunctionRef> = state
+        .assignments
+        .iter()
+        .filter(|(_, assignment)| assignment.nodes.contains_key(&id))
+        .map(|(function, _)| function.clone())
+        .collect();
+    for function in held {
+        if let Some(assignment) = state.assignments.get_mut(&function) {
+            Arc::make_mut(assignment).nodes.remove(&id);
+        }
+    }
+}
+
+fn put_revision(
+    state: &mut State,
+    index: u64,
+    at_ms: u64,
+    name: &AppName,
+    spec: &AppSpec,
+    events: &mut Vec<Event>,
+) -> Outcome {
+    spec.check()?;
+    let digest = spec.digest();
+    let known = state.apps.get(name);
+    if let Some(newest) = known.and_then(|app| app.newest())
+        && newest.digest == digest
+    {
+        return Ok(Reply::Revision { id: newest.id, changed: false });
+    }
+    check_routes(state, name, spec)?;
+
+    let id = RevisionId(index);
+    let mut app = known.map(|app| app.as_ref().clone()).unwrap_or_else(|| App {
+        name: name.clone(),
+        active: None,
+        rollout: None,
+        revisions: Default::default(),
+        changed: index,
+    });
+    let revision = Revision { id, spec: spec.clone(), digest, created_ms: at_ms };
+    app.revisions.insert(id, Arc::new(revision));
+    app.rollout = Some(id);
+    app.changed = index;
+    retire(state, &mut app);
+    state.apps.insert(name.clone(), Arc::new(app));
+    state.plan_basis = index;
+    events.push(Event::RolledOut(name.clone(), id));
+    Ok(Reply::Revision { id, changed: true })
+}
+
+fn activate(
+    state: &mut State,
+    index: u64,
+    name: &AppName,
+    revision: RevisionId,
+    events: &mut Vec<Event>,
+) -> Outcome {
+    let known = state.apps.get(name).ok_or_else(|| Refusal::NoSuchApp { app: name.clone() })?;
+    if !known.revisions.contains_key(&revision) {
+        return Err(Refusal::NoSuchRevision { app: name.clone(), revision });
+    }
+    if known.active == Some(revision) {
+        return Ok(Reply::Revision { id: revision, changed: false });
+    }
+    let mut app = known.as_ref().clone();
+    app.active = Some(revision);
+    if app.rollout == Some(revision) {
+        app.rollout = None;
+    }
+    app.changed = index;
+    retire(state, &mut app);
+    state.apps.insert(name.clone(), Arc::new(app));
+    state.plan_basis = index;
+    events.push(Event::Activated(name.clone(), revision));
+    Ok(Reply::Revision { id: revision, changed: true })
+}
+
+/// Drops the oldest revisions beyond those kept, never the active one or the one coming, and
+/// ends the assignments of all that are neither.
+fn retire(state: &mut State, app: &mut App) {
+    let wanted = [app.active, app.rollout];
+    let idle: Vec<RevisionId> =
+        app.revisions.keys().copied().filter(|id| !wanted.contains(&Some(*id))).collect();
+    for id in &idle {
+        if let Some(revision) = app.revisions.get(id) {
+            unassign(state, revision);
+        }
+    }
+    let surplus = app.revisions.len().saturating_sub(REVISIONS_KEPT);
+    for id in idle.iter().take(surplus) {
+        app.revisions.remove(id);
+    }
+}
+
+fn unassign(state: &mut State, revision: &Revision) {
+    for (function, _) in revision.functions() {
+        state.assignments.remove(&function);
+    }
+}
+
+/// A route belongs to one app: no other may hold the same one, nor one below the path that is
+/// another app's by its name.
+fn check_routes(state: &State, name: &AppName, spec: &AppSpec) -> Result<(), Refusal> {
+    let taken = |route: &Route, function: &str, holder: &AppName| Refusal::RouteTaken {
+        route: route.to_string(),
+        function: function.to_owned(),
+        holder: holder.clone(),
+    };
+    for (function, wanted) in
+        spec.functions.iter().flat_map(|(f, s)| s.routes.iter().map(move |route| (f, route)))
+    {
+        if let Some(first) = wanted.first_literal()
+            && first != name.as_str()
+            && let Some(holder) = state.apps.get(first)
+        {
+            return Err(taken(wanted, function.as_str(), &holder.name));
+        }
+        for (app, revision) in state.wanted_revisions().filter(|(app, _)| app.name != *name) {
+            let mut held = revision.spec.functions.values().flat_map(|f| &f.routes);
+            if held.any(|route| route.collides_with(wanted)) {
+                return Err(taken(wanted, function.as_str(), &app.name));
+            }
+        }
+    }
+    let default = Route::default_of(name, None);
+    for (app, revision) in state.wanted_revisions().filter(|(app, _)| app.name != *name) {
+        let mut held = revision.spec.functions.values().flat_map(|f| &f.routes);
+        if held.any(|route| route.first_literal() == Some(name.as_str())) {
+            let function = spec.functions.keys().next().map_or("", |function| function.as_str());
+            return Err(taken(&default, function, &app.name));
+        }
+    }
+    Ok(())
+}
+
+fn place(
+    state: &mut State,
+    index: u64,
+    basis: u64,
+    set: &[(FunctionRef, Assignment)],
+    remove: &[FunctionRef],
+    events: &mut Vec<Event>,
+) -> Outcome {
+    if basis != state.plan_basis {
+        return Err(Refusal::StalePlan { basis, current: state.plan_basis });
+    }
+    for (function, assignment) in set {
+        check_assignment(state, function, assignment)?;
+    }
+    for (function, assignment) in set {
+        state.assignments.insert(function.clone(), Arc::new(assignment.clone()));
+    }
+    let removed: BTreeSet<_> = remove.iter().collect();
+    for function in removed {
+        state.assignments.remove(function);
+    }
+    state.plan_basis = index;
+    events.push(Event::Placed);
+    Ok(Reply::Done)
+}
+
+/// Every assigned revision exists, on registered nodes within the function's allowed regions.
+fn check_assignment(
+    state: &State,
+    function: &FunctionRef,
+    assignment: &Assignment,
+) -> Result<(), Refusal> {
+    let bad = |node: NodeId, why: &str| Refusal::BadPlan {
+        function: function.clone(),
+        node,
+        why: why.to_owned(),
+    };
+    let spec = state
+        .revision(function.revision)
+        .and_then(|(_, revision)| revision.spec.functions.get(&function.function));
+    let Some(spec) = spec else {
+        return Err(bad(NodeId(0), "there is no such function"));
+    };
+    for id in assignment.nodes.keys() {
+        let node = state.nodes.get(id).ok_or_else(|| bad(*id, "there is no such node"))?;
+        if !spec.placement.allows(&node.region) {
+            return Err(bad(*id, "its region is not allowed"));
+        }
+    }
+    Ok(())
+}

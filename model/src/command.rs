@@ -1,0 +1,282 @@
+//! What may be proposed, and what is answered.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Kind;
+use crate::ids::{
+    AppName, ClusterId, FunctionRef, NodeId, NodeName, Region, RequestId, RevisionId, Zone,
+};
+use crate::spec::AppSpec;
+use crate::state::{Addresses, Assignment, Location};
+
+/// A command with what makes its application a pure function.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Retries carry the same id and are answered the same.
+    pub request_id: Option<RequestId>,
+    /// The proposer's time, in ms since the Unix epoch.
+    pub at_ms: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// A change of the state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Begin a cluster; its first node gets id 1.
+    Bootstrap {
+        /// Drawn by the first node.
+        cluster: ClusterId,
+        /// The first node.
+        node: NodeSpec,
+    },
+    /// Admit a node; its id is the log index of this command.
+    RegisterNode {
+        /// The node.
+        node: NodeSpec,
+        /// The registered holder of the name when it is known to be dead; it is removed.
+        replaces: Option<NodeId>,
+    },
+    /// Note that a registered node has come back with other addresses or another build.
+    UpdateNode {
+        /// The node.
+        id: NodeId,
+        /// What it is now; the name must be the same.
+        node: NodeSpec,
+    },
+    /// Forget a node and what was assigned to it.
+    RemoveNode {
+        /// The node.
+        id: NodeId,
+    },
+    /// Begin to roll out a revision; its id is the log index of this command.
+    PutRevision {
+        /// The app, made if there is none of this name.
+        app: AppName,
+        /// What the revision is made of.
+        spec: AppSpec,
+    },
+    /// Let a revision answer the calls of its app, in all regions at once.
+    Activate {
+        /// The app.
+        app: AppName,
+        /// The revision.
+        revision: RevisionId,
+    },
+    /// Remove an app and all its revisions.
+    DeleteApp {
+        /// The app.
+        app: AppName,
+    },
+    /// Change assignments by a plan.
+    Place {
+        /// The state's `plan_basis` that the plan was made on.
+        basis: u64,
+        /// New and changed assignments.
+        set: Vec<(FunctionRef, Assignment)>,
+        /// Assignments that end.
+        remove: Vec<FunctionRef>,
+    },
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// Its name.
+    pub name: NodeName,
+    /// Its region.
+    pub region: Region,
+    /// Its zone.
+    pub zone: Option<Zone>,
+    /// Where it stands.
+    pub location: Option<Location>,
+    /// Where it is reached.
+    pub addresses: Addresses,
+    /// The version of its build.
+    pub version: String,
+    /// The newest feature level of its build.
+    pub feature_level: u32,
+}
+
+/// The answer to a command.
+pub type Outcome = Result<Reply, Refusal>;
+
+/// What a command that was carried out answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// The node is registered under this id.
+    Node(NodeId),
+    /// The revision, and whether the command changed anything.
+    Revision {
+        /// The revision that is rolled out or active.
+        id: RevisionId,
+        /// False when the same spec was there already.
+        changed: bool,
+    },
+}
+
+/// Why a command changed nothing. A refusal is a normal answer and is replicated as such.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// A cluster is begun once.
+    #[error("the cluster is already begun")]
+    AlreadyBootstrapped,
+    /// Nothing can be done before a cluster is begun.
+    #[error("the cluster is not begun yet")]
+    NotBootstrapped,
+    /// Names of nodes are unique.
+    #[error("node name `{name}` is held by node {id}")]
+    NodeNameTaken {
+        /// The name.
+        name: NodeName,
+        /// Its holder.
+        id: NodeId,
+    },
+    /// No such node.
+    #[error("no node has the id {id}")]
+    NoSuchNode {
+        /// The id.
+        id: NodeId,
+    },
+    /// A node keeps its name for life.
+    #[error("node {id} is registered under another name")]
+    NodeNameChanged {
+        /// The node.
+        id: NodeId,
+    },
+    /// No such app.
+    #[error("no app is named `{app}`")]
+    NoSuchApp {
+        /// The name.
+        app: AppName,
+    },
+    /// No such revision in this app.
+    #[error("app `{app}` has no revision {revision}")]
+    NoSuchRevision {
+        /// The app.
+        app: AppName,
+        /// The revision.
+        revision: RevisionId,
+    },
+    /// The spec breaks a rule.
+    #[error("{0}")]
+    BadSpec(#[from] crate::spec::BadSpec),
+    /// A route belongs to one app.
+    #[error("route `{route}` of function `{function}` is held by app `{holder}`")]
+    RouteTaken {
+        /// The route as written.
+        route: String,
+        /// The function that asked for it.
+        function: String,
+        /// The app that has it.
+        holder: AppName,
+    },
+    /// The plan was made on an older state.
+    #[error("the plan was made on state {basis}, the state has changed at {current}")]
+    StalePlan {
+        /// What the plan was made on.
+        basis: u64,
+        /// The state's own.
+        current: u64,
+    },
+    /// The plan assigns what may not be there.
+    #[error("the plan puts {function} on node {node}: {why}")]
+    BadPlan {
+        /// The function.
+        function: FunctionRef,
+        /// The node.
+        node: NodeId,
+        /// Why it may not.
+        why: String,
+    },
+}
+
+impl Refusal {
+    /// What the caller should do about it.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::AlreadyBootstrapped
+            | Self::NodeNameTaken { .. }
+            | Self::NodeNameChanged { .. }
+            | Self::RouteTaken { .. }
+            | Self::StalePlan { .. } => Kind::Conflict,
+            Self::NotBootstrapped => Kind::Unavailable,
+            Self::NoSuchNode { .. } | Self::NoSuchApp { .. } | Self::NoSuchRevision { .. } => {
+                Kind::NotFound
+            }
+            Self::BadSpec(_) | Self::BadPlan { .. } => Kind::Invalid,
+        }
+    }
+
+    /// The stable reason of `docs/errors.md`.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::AlreadyBootstrapped => "ALREADY_BOOTSTRAPPED",
+            Self::NotBootstrapped => "NOT_BOOTSTRAPPED",
+            Self::NodeNameTaken { .. } => "NODE_NAME_TAKEN",
+            Self::NodeNameChanged { .. } => "NODE_NAME_CHANGED",
+            Self::NoSuchNode { .. } => "NO_SUCH_NODE",
+            Self::NoSuchApp { .. } => "NO_SUCH_APP",
+            Self::NoSuchRevision { .. } => "NO_SUCH_REVISION",
+            Self::BadSpec(_) => "BAD_SPEC",
+            Self::RouteTaken { .. } => "ROUTE_TAKEN",
+            Self::StalePlan { .. } => "STALE_PLAN",
+            Self::BadPlan { .. } => "BAD_PLAN",
+        }
+    }
+}
+
+/// Bytes that hold no command that this build knows.
+///
+/// The node that meets them in its log must halt: to skip a command is to diverge.
+#[derive(Debug, thiserror::Error)]
+#[error("this build does not know the command ({0}); a newer one wrote it")]
+pub struct UnknownCommand(String);
+
+/// Encodes an envelope for the log: MessagePack with field names, so that fields can be added.
+pub fn encode(envelope: &Envelope) -> Vec<u8> {
+    rmp_serde::to_vec_named(envelope).expect("an envelope is maps, strings and numbers")
+}
+
+/// Decodes an envelope of the log.
+///
+/// # Errors
+/// The bytes hold no command that this build knows: halt.
+pub fn decode(bytes: &[u8]) -> Result<Envelope, UnknownCommand> {
+    rmp_serde::from_slice(bytes).map_err(|error| UnknownCommand(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_command_is_an_error_and_not_skipped() {
+        #[derive(Serialize)]
+        enum Newer {
+            Teleport { to: u64 },
+        }
+        #[derive(Serialize)]
+        struct NewerEnvelope {
+            request_id: Option<String>,
+            at_ms: u64,
+            command: Newer,
+        }
+        let newer =
+            NewerEnvelope { request_id: None, at_ms: 1, command: Newer::Teleport { to: 2 } };
+        let error = decode(&rmp_serde::to_vec_named(&newer).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("Teleport"), "{error}");
+    }
+
+    #[test]
+    fn an_envelope_reads_back() {
+        let envelope = Envelope {
+            request_id: Some(RequestId::new("a").unwrap()),
+            at_ms: 7,
+            command: Command::DeleteApp { app: AppName::new("shop").unwrap() },
+        };
+        assert_eq!(decode(&encode(&envelope)).unwrap(), envelope);
+    }
+}

@@ -1,0 +1,28 @@
+//! The words of nigh and how its replicated state may change.
+//!
+//! Everything here is pure: no I/O, no async, no clock, no randomness. Time, ids and
+//! randomness arrive inside [`Command`]s; the state changes only in [`apply`](apply::apply).
+//!
+//! It deliberately does not know how anything is stored, sent, placed or run.
+
+pub mod apply;
+pub mod command;
+pub mod digest;
+pub mod error;
+pub mod ids;
+pub mod limits;
+pub mod route;
+pub mod spec;
+pub mod state;
+pub mod suggest;
+
+pub use apply::{Applied, Event, apply};
+pub use command::{Command, Envelope, Outcome, Refusal, Reply};
+pub use digest::Digest;
+pub use error::Kind;
+pub use ids::{
+    AppName, ClusterId, FunctionName, FunctionRef, NodeId, NodeName, Region, RequestId, RevisionId,
+    Zone,
+};
+pub use spec::{AppSpec, FunctionSpec};
+pub use state::{Addresses, App, Assignment, Location, Node, Revision, State, Tier};

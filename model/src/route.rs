@@ -1,0 +1,354 @@
+//! Which function a request path belongs to.
+//!
+//! The rules are those of Spin 2's HTTP trigger: a route is exact, or has `:param` segments
+//! that match any one segment, or ends in `/...` that matches any rest; the longest wins. A
+//! route may begin with a host; routes with a host are asked before those without. Routes
+//! written in a manifest come before the default routes of apps.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AppName, FunctionName};
+use crate::limits::ROUTE_LENGTH_MAX;
+
+/// One segment of a route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Segment {
+    Literal(String),
+    /// Matches any one segment, which must not be empty.
+    Param(String),
+}
+
+/// A parsed route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Route {
+    host: Option<String>,
+    segments: Vec<Segment>,
+    /// Ends in `/...`: any rest matches, none too.
+    open: bool,
+}
+
+/// Text that is no route.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("route `{route}` is not valid: {why}")]
+pub struct BadRoute {
+    route: String,
+    why: &'static str,
+}
+
+impl Route {
+    /// `/<app>/...`, or `/<app>/<function>/...` where the app has several functions.
+    pub fn default_of(app: &AppName, function: Option<&FunctionName>) -> Self {
+        let names = std::iter::once(app.as_str()).chain(function.map(FunctionName::as_str));
+        let segments = names.map(|name| Segment::Literal(name.to_owned())).collect();
+        Self { host: None, segments, open: true }
+    }
+
+    /// The host that the route is bound to, if any.
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
+    /// The first segment when it is literal and the route has no host: the app name whose
+    /// default route the path lies under, should there be such an app.
+    pub fn first_literal(&self) -> Option<&str> {
+        match (&self.host, self.segments.first()) {
+            (None, Some(Segment::Literal(literal))) => Some(literal),
+            _ => None,
+        }
+    }
+
+    /// The path before `/...` as it is written: what a path relative to the route is put after.
+    pub fn base(&self) -> String {
+        let mut base = String::new();
+        for segment in &self.segments {
+            base.push('/');
+            match segment {
+                Segment::Literal(literal) => base.push_str(literal),
+                Segment::Param(name) => {
+                    base.push(':');
+                    base.push_str(name);
+                }
+            }
+        }
+        base
+    }
+
+    /// Whether any rest may follow.
+    pub const fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether some path would match both with nothing to prefer one: same host, same shape.
+    pub fn collides_with(&self, other: &Self) -> bool {
+        self.shape() == other.shape()
+    }
+
+    fn shape(&self) -> (Option<&str>, Vec<Option<&str>>, bool) {
+        let segments = self
+            .segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Literal(literal) => Some(literal.as_str()),
+                Segment::Param(_) => None,
+            })
+            .collect();
+        (self.host.as_deref(), segments, self.open)
+    }
+
+    /// Matches a path of already split segments. The matched base is as many leading segments
+    /// as the route has.
+    fn matches(&self, path: &[&str]) -> bool {
+        let fits = if self.open {
+            path.len() >= self.segments.len()
+        } else {
+            path.len() == self.segments.len()
+        };
+        fits && self.segments.iter().zip(path).all(|(segment, given)| match segment {
+            Segment::Literal(literal) => literal == given,
+            Segment::Param(_) => !given.is_empty(),
+        })
+    }
+
+    /// Higher is preferred: more segments, then more literal ones, then exact before open.
+    fn rank(&self) -> (usize, usize, bool) {
+        let literals = self.segments.iter().filter(|s| matches!(s, Segment::Literal(_))).count();
+        (self.segments.len(), literals, !self.open)
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.host.as_deref().unwrap_or_default())?;
+        let base = self.base();
+        match (base.is_empty(), self.open) {
+            (true, false) => f.write_str("/"),
+            (_, true) => write!(f, "{base}/..."),
+            (false, false) => f.write_str(&base),
+        }
+    }
+}
+
+impl FromStr for Route {
+    type Err = BadRoute;
+
+    fn from_str(given: &str) -> Result<Self, BadRoute> {
+        let bad = |why| BadRoute { route: given.chars().take(80).collect(), why };
+        if given.len() > ROUTE_LENGTH_MAX {
+            return Err(bad("it is longer than 1024 bytes"));
+        }
+        let slash = given.find('/').ok_or_else(|| bad("it needs a / where the path begins"))?;
+        let (host, path) = given.split_at(slash);
+        let host = (!host.is_empty()).then(|| host.to_ascii_lowercase());
+        if host.as_ref().is_some_and(|host| {
+            !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+        }) {
+            return Err(bad("a host is letters, digits, - and ., without scheme or port"));
+        }
+        if path.bytes().any(|b| !b.is_ascii_graphic() || matches!(b, b'?' | b'#' | b'*' | b'\\')) {
+            return Err(bad(
+                "a path is visible ASCII without ?, #, * and \\; end it with /... for any rest",
+            ));
+        }
+        let (path, open) = match path.strip_suffix("/...") {
+            Some(rest) => (rest, true),
+            None => (path, false),
+        };
+        let mut segments = Vec::new();
+        for segment in split(path) {
+            segments.push(match segment.strip_prefix(':') {
+                _ if segment == "..." => return Err(bad("... may stand at the end only")),
+                _ if segment == "." || segment == ".." => {
+                    return Err(bad(". and .. are no segments"));
+                }
+                _ if segment.is_empty() => return Err(bad("it has an empty segment")),
+                Some("") => return Err(bad("a : needs a name after it")),
+                Some(name) => Segment::Param(name.to_owned()),
+                None => Segment::Literal(segment.to_owned()),
+            });
+        }
+        Ok(Self { host, segments, open })
+    }
+}
+
+impl TryFrom<String> for Route {
+    type Error = BadRoute;
+    fn try_from(s: String) -> Result<Self, BadRoute> {
+        s.parse()
+    }
+}
+
+impl From<Route> for String {
+    fn from(route: Route) -> Self {
+        route.to_string()
+    }
+}
+
+/// Splits a path into segments; `/app` and `/app/` are the same.
+fn split(path: &str) -> Vec<&str> {
+    let trimmed = path.strip_prefix('/').unwrap_or(path);
+    let trimmed = trimmed.strip_suffix('/').unwrap_or(trimmed);
+    if trimmed.is_empty() { Vec::new() } else { trimmed.split('/').collect() }
+}
+
+/// Where a path leads, and which part of it named the place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Match<'t, T> {
+    /// What the matching route was inserted with.
+    pub target: &'t T,
+    /// The matching route.
+    pub route: &'t Route,
+    /// The part of the path that the route named, without trailing slash.
+    pub base: String,
+    /// The values of the `:param` segments, in the order of the path.
+    pub params: Vec<(&'t str, String)>,
+}
+
+/// All routes of a cluster, ready to be asked.
+#[derive(Clone, Debug)]
+pub struct Table<T> {
+    /// Without host under the empty string; each list is sorted, best first.
+    by_host: BTreeMap<String, Vec<(Route, T)>>,
+    /// Default routes: asked when no written route matches.
+    defaults: BTreeMap<String, Vec<(Route, T)>>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { by_host: BTreeMap::new(), defaults: BTreeMap::new() }
+    }
+}
+
+impl<T> Table<T> {
+    /// Makes a table of routes written in manifests and of default routes of apps.
+    pub fn new(
+        written: impl IntoIterator<Item = (Route, T)>,
+        defaults: impl IntoIterator<Item = (Route, T)>,
+    ) -> Self {
+        let mut table = Self::default();
+        for (route, target) in written {
+            let host = route.host.clone().unwrap_or_default();
+            table.by_host.entry(host).or_default().push((route, target));
+        }
+        for (route, target) in defaults {
+            let first = route.first_literal().unwrap_or_default().to_owned();
+            table.defaults.entry(first).or_default().push((route, target));
+        }
+        for list in table.by_host.values_mut().chain(table.defaults.values_mut()) {
+            list.sort_by(|a, b| b.0.rank().cmp(&a.0.rank()).then_with(|| a.0.cmp(&b.0)));
+        }
+        table
+    }
+
+    /// The route that a request belongs to: host before path, written before default, longest
+    /// first. `host` may carry a port; `path` carries no query.
+    pub fn find(&self, host: Option<&str>, path: &str) -> Option<Match<'_, T>> {
+        let segments = split(path);
+        let host = host.map(|host| without_port(host).to_ascii_lowercase());
+        let with_host = host.as_deref().filter(|host| !host.is_empty());
+        let lists = [
+            with_host.and_then(|host| self.by_host.get(host)),
+            self.by_host.get(""),
+            segments.first().and_then(|first| self.defaults.get(*first)),
+        ];
+        lists.into_iter().flatten().flatten().find(|(route, _)| route.matches(&segments)).map(
+            |(route, target)| {
+                let named = &segments[..route.segments.len()];
+                let mut base = String::new();
+                for segment in named {
+                    base.push('/');
+                    base.push_str(segment);
+                }
+                let params = route
+                    .segments
+                    .iter()
+                    .zip(named)
+                    .filter_map(|(segment, given)| match segment {
+                        Segment::Param(name) => Some((name.as_str(), (*given).to_owned())),
+                        Segment::Literal(_) => None,
+                    })
+                    .collect();
+                Match { target, route, base, params }
+            },
+        )
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.ends_with(':') && port.bytes().all(|b| b.is_ascii_digit()) => {
+            name
+        }
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(text: &str) -> Route {
+        text.parse().unwrap()
+    }
+
+    fn table(written: &[&'static str], defaults: &[&'static str]) -> Table<&'static str> {
+        Table::new(
+            written.iter().map(|text| (route(text), *text)),
+            defaults.iter().map(|text| (route(text), *text)),
+        )
+    }
+
+    #[test]
+    fn a_route_prints_as_it_was_written() {
+        for text in ["/", "/...", "/a", "/a/...", "/a/:b/c", "shop.example.com/...", "h.x/a/:b"] {
+            assert_eq!(route(text).to_string(), text);
+        }
+        assert_eq!(route("/a/").to_string(), "/a");
+    }
+
+    #[test]
+    fn bad_routes_say_why() {
+        for bad in ["", "a", "/a//b", "/.../a", "/a/../b", "/:", "/a?b", "/*", "ht tp/a", "a:80/x"]
+        {
+            assert!(bad.parse::<Route>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn longest_wins_and_exact_before_open() {
+        let table = table(&["/...", "/a/...", "/a/b", "/a/:x", "/a/b/..."], &[]);
+        let found = |path| *table.find(None, path).unwrap().target;
+        assert_eq!(found("/"), "/...");
+        assert_eq!(found("/z/1"), "/...");
+        assert_eq!(found("/a"), "/a/...");
+        assert_eq!(found("/a/"), "/a/...");
+        assert_eq!(found("/a/b"), "/a/b");
+        assert_eq!(found("/a/b/"), "/a/b");
+        assert_eq!(found("/a/c"), "/a/:x");
+        assert_eq!(found("/a/b/c"), "/a/b/...");
+        assert_eq!(found("/a/c/d"), "/a/...");
+    }
+
+    #[test]
+    fn host_comes_before_path_and_written_before_default() {
+        let table = table(&["shop.example.com/...", "/hello/x"], &["/hello/..."]);
+        let found = |host, path| table.find(host, path).map(|m| *m.target);
+        assert_eq!(found(Some("Shop.Example.com:8080"), "/hello/x"), Some("shop.example.com/..."));
+        assert_eq!(found(Some("localhost:8080"), "/hello/x"), Some("/hello/x"));
+        assert_eq!(found(Some("[::1]:8080"), "/hello/y"), Some("/hello/..."));
+        assert_eq!(found(None, "/helloo"), None);
+        assert_eq!(found(None, "/"), None);
+    }
+
+    #[test]
+    fn a_match_names_its_base_and_params() {
+        let table = table(&["/u/:user/posts/..."], &[]);
+        let found = table.find(None, "/u/ada/posts/7").unwrap();
+        assert_eq!(found.base, "/u/ada/posts");
+        assert_eq!(found.params, vec![("user", "ada".to_owned())]);
+    }
+}

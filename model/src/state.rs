@@ -1,0 +1,182 @@
+//! The replicated state: what is decided. Equal applied index means equal state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Outcome;
+use crate::digest::Digest;
+use crate::ids::{
+    AppName, ClusterId, FunctionRef, NodeId, NodeName, Region, RequestId, RevisionId, Zone,
+};
+use crate::spec::{AppSpec, FunctionSpec};
+
+/// An ordered map whose copies share what they have in common, so that readers keep theirs.
+pub type Map<K, V> = imbl::OrdMap<K, V>;
+
+/// The format of this struct on disk and in snapshots; a node reads its own and the one before.
+pub const FORMAT: u32 = 1;
+
+/// All that the cluster has decided.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The log index of the last entry applied.
+    pub applied: u64,
+    /// Drawn at bootstrap; none before.
+    pub cluster: Option<ClusterId>,
+    /// Registered nodes.
+    pub nodes: Map<NodeId, Arc<Node>>,
+    /// Deployed apps.
+    pub apps: Map<AppName, Arc<App>>,
+    /// On which nodes each function should be, and how.
+    pub assignments: Map<FunctionRef, Arc<Assignment>>,
+    /// The log index of the last change that a plan depends on; older plans are refused.
+    pub plan_basis: u64,
+    /// Answers to recent request ids.
+    pub replies: Map<RequestId, Arc<Outcome>>,
+    /// The request ids of `replies` by the log index that answered them, oldest first.
+    pub replies_by_index: Map<u64, RequestId>,
+}
+
+/// A point on the earth, in degrees.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Location {
+    /// Degrees north.
+    pub latitude: f64,
+    /// Degrees east.
+    pub longitude: f64,
+}
+
+/// Where a node is reached, each as `host:port`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Addresses {
+    /// HTTP ingress.
+    pub http: String,
+    /// gRPC API.
+    pub api: String,
+    /// Other nodes.
+    pub peer: String,
+    /// Gossip datagrams.
+    pub gossip: String,
+}
+
+/// A registered node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id, never used again.
+    pub id: NodeId,
+    /// Its name, unique among the registered nodes.
+    pub name: NodeName,
+    /// Its region.
+    pub region: Region,
+    /// Its zone, if it has one.
+    pub zone: Option<Zone>,
+    /// Where it stands, if that is known.
+    pub location: Option<Location>,
+    /// Where it is reached.
+    pub addresses: Addresses,
+    /// The version of its build.
+    pub version: String,
+    /// The newest feature level that its build supports.
+    pub feature_level: u32,
+}
+
+/// A deployed app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct App {
+    /// Its name.
+    pub name: AppName,
+    /// The revision that answers calls; none until the first one is ready.
+    pub active: Option<RevisionId>,
+    /// The revision being rolled out, to be activated when it is ready where it should be.
+    pub rollout: Option<RevisionId>,
+    /// The active one, the one being rolled out and the last few before.
+    pub revisions: BTreeMap<RevisionId, Arc<Revision>>,
+    /// The log index of its last change.
+    pub changed: u64,
+}
+
+/// An app's immutable content at one time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Its id.
+    pub id: RevisionId,
+    /// What it is made of.
+    pub spec: AppSpec,
+    /// The digest of `spec`.
+    pub digest: Digest,
+    /// When it was proposed, in ms since the Unix epoch by the proposer's clock.
+    pub created_ms: u64,
+}
+
+/// How a function should be present on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Its compiled artifact is on disk.
+    Ready,
+    /// It is loaded too: the next call waits for no load.
+    Warm,
+}
+
+/// The nodes on which a function should be present.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// How, by node.
+    pub nodes: BTreeMap<NodeId, Tier>,
+}
+
+impl State {
+    /// The digest of the whole state: equal on all nodes at the same applied index.
+    pub fn digest(&self) -> Digest {
+        let bytes = serde_json::to_vec(self).expect("a state is maps, strings and numbers");
+        Digest::of(&bytes)
+    }
+
+    /// The registered node of this name.
+    pub fn node_named(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.values().find(|node| node.name.as_str() == name)
+    }
+
+    /// The app and revision that a revision id belongs to.
+    pub fn revision(&self, id: RevisionId) -> Option<(&Arc<App>, &Arc<Revision>)> {
+        self.apps.values().find_map(|app| app.revisions.get(&id).map(|revision| (app, revision)))
+    }
+
+    /// Every revision that should be present on nodes: the active ones and those rolled out.
+    pub fn wanted_revisions(&self) -> impl Iterator<Item = (&Arc<App>, &Arc<Revision>)> {
+        self.apps.values().flat_map(|app| {
+            let ids = [app.active, app.rollout];
+            ids.into_iter().flatten().filter_map(move |id| Some((app, app.revisions.get(&id)?)))
+        })
+    }
+
+    /// The components that some revision is made of.
+    pub fn components(&self) -> std::collections::BTreeSet<Digest> {
+        let revisions = self.apps.values().flat_map(|app| app.revisions.values());
+        revisions.flat_map(|revision| revision.spec.components()).collect()
+    }
+}
+
+impl App {
+    /// The revision that answers calls.
+    pub fn active_revision(&self) -> Option<&Arc<Revision>> {
+        self.revisions.get(&self.active?)
+    }
+
+    /// The revision that a new one is compared with: the newest that is active or coming.
+    pub fn newest(&self) -> Option<&Arc<Revision>> {
+        self.revisions.get(&self.rollout.or(self.active)?)
+    }
+}
+
+impl Revision {
+    /// Its functions with the references by which they are placed.
+    pub fn functions(&self) -> impl Iterator<Item = (FunctionRef, &FunctionSpec)> {
+        self.spec
+            .functions
+            .iter()
+            .map(|(name, spec)| (FunctionRef { revision: self.id, function: name.clone() }, spec))
+    }
+}
