@@ -142,7 +142,7 @@ fn log(message: &str, out: ResponseOutparam) {
 
 fn environment_json() -> String {
     let variables = environment::get_environment().into_iter();
-    let members = variables
-        .map(|(name, value)| format!("{}:{}", json::string(&name), json::string(&value)));
+    let members =
+        variables.map(|(name, value)| format!("{}:{}", json::string(&name), json::string(&value)));
     format!("{{{}}}\n", members.collect::<Vec<_>>().join(","))
 }

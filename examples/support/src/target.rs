@@ -37,7 +37,8 @@ impl Target {
     /// A value that is no number, in words for the caller.
     pub fn count(&self, key: &str, default: u64, max: u64) -> Result<u64, String> {
         let Some(text) = self.get(key) else { return Ok(default) };
-        let value: u64 = text.parse().map_err(|_| format!("{key} is not a whole number: {text}"))?;
+        let value: u64 =
+            text.parse().map_err(|_| format!("{key} is not a whole number: {text}"))?;
         Ok(value.min(max))
     }
 

@@ -56,9 +56,10 @@ fn wit_folder() -> Result<PathBuf> {
 }
 
 fn proxy_world(resolve: &Resolve) -> Result<WorldId> {
-    let http = resolve.packages.iter().find(|(_, package)| {
-        package.name.namespace == "wasi" && package.name.name == "http"
-    });
+    let http = resolve
+        .packages
+        .iter()
+        .find(|(_, package)| package.name.namespace == "wasi" && package.name.name == "http");
     let world = http.and_then(|(_, package)| package.worlds.get("proxy"));
     world.copied().context("no world wasi:http/proxy in the WIT files")
 }
