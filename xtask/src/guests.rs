@@ -155,7 +155,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Whether a file in a guest's folder goes into its component.
 fn is_source(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let built = name.ends_with(".wasm") || name.starts_with('.');
+    let built = name.ends_with(".wasm") || name == "target" || name.starts_with('.');
     !built && name != "README.md" && name != "nigh.toml"
 }
 
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn built_and_descriptive_files_are_no_sources() {
-        for name in ["echo.wasm", "README.md", "nigh.toml", ".DS_Store"] {
+        for name in ["echo.wasm", "README.md", "nigh.toml", "target", ".cargo"] {
             assert!(!is_source(&Path::new("examples/echo").join(name)), "{name}");
         }
         assert!(is_source(Path::new("examples/echo/src/lib.rs")));

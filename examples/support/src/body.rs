@@ -57,10 +57,10 @@ pub fn pipe(from: IncomingBody, to: OutgoingBody) {
     let output = to.write().expect("the stream is taken once");
     let copied = copy(&input, &output);
     drop((input, output));
-    if copied.is_ok() {
-        if let Ok(trailers) = trailers(from) {
-            let _ = OutgoingBody::finish(to, trailers);
-        }
+    if copied.is_ok()
+        && let Ok(trailers) = trailers(from)
+    {
+        let _ = OutgoingBody::finish(to, trailers);
     }
 }
 
