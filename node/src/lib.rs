@@ -1,1 +1,23 @@
-//! Placeholder.
+//! The daemon: it owns every socket, clock and task of a node.
+//!
+//! `gossip` says what is seen, `control` what is decided, `agent` closes the gap between
+//! them on this node, `gateway` answers what is asked. `peer` carries what they say to other
+//! nodes, `api` is what people and tools ask, `telemetry` what can be read of it all.
+
+pub mod agent;
+pub mod api;
+mod clock;
+mod config;
+mod control;
+mod daemon;
+mod decided;
+mod error;
+pub mod gateway;
+mod gossip;
+mod peer;
+mod seen;
+mod telemetry;
+
+pub use config::{Config, Start};
+pub use daemon::Node;
+pub use error::Error;

@@ -1,0 +1,1 @@
+//! What this node must do to match the decision.

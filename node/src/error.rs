@@ -1,0 +1,104 @@
+//! Why a node does not start or cannot go on.
+
+use std::path::PathBuf;
+
+use nigh_model::{ClusterId, Kind, NodeName};
+
+/// Why a node does not start or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process has the address.
+    #[error("{what} address {address} is in use by another process")]
+    AddressInUse {
+        /// `http`, `api`, `peer` or `gossip`: also the name of the flag that moves it.
+        what: &'static str,
+        /// The address.
+        address: String,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen for {what} on {address}: {source}")]
+    Listen {
+        /// `http`, `api`, `peer` or `gossip`.
+        what: &'static str,
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Storage(#[from] nigh_storage::Error),
+    /// The guest engine does not start.
+    #[error(transparent)]
+    Runtime(#[from] nigh_runtime::Error),
+    /// The data folder belongs to no cluster and none was named.
+    #[error(
+        "{} belongs to no cluster: begin one with --bootstrap or join one with --join HOST:PORT",
+        .0.display()
+    )]
+    NoCluster(PathBuf),
+    /// The data folder belongs to another cluster than the one to be joined.
+    #[error(
+        "the data folder belongs to cluster {own}, {address} to cluster {theirs}: \
+         use another --data folder, or name nodes of its own cluster"
+    )]
+    OtherCluster {
+        /// The data folder's cluster.
+        own: ClusterId,
+        /// The node asked.
+        address: String,
+        /// Its cluster.
+        theirs: String,
+    },
+    /// The data folder belongs to a node of another name.
+    #[error(
+        "the data folder belongs to node `{own}` and not to `{given}`: \
+         a node keeps its name; use another --data folder for a new node"
+    )]
+    OtherName {
+        /// The data folder's node.
+        own: NodeName,
+        /// The name given.
+        given: NodeName,
+    },
+    /// The cluster does not admit the node.
+    #[error("the cluster does not admit this node: {reason}")]
+    NotAdmitted {
+        /// Why.
+        reason: String,
+        /// What the caller should do.
+        kind: Kind,
+    },
+    /// What was to be joined is no nigh node.
+    #[error(
+        "{address} is no nigh node ({why}): --join takes peer addresses (port 7401 by default)"
+    )]
+    NoNode {
+        /// The address.
+        address: String,
+        /// What it answered.
+        why: String,
+    },
+    /// Consensus does not start or has stopped.
+    #[error("the control plane of this node has stopped: {0}")]
+    Raft(String),
+    /// A defect.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// What the caller should do about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::AddressInUse { .. } | Self::OtherCluster { .. } | Self::OtherName { .. } => {
+                Kind::Conflict
+            }
+            Self::Listen { .. } | Self::NoCluster(_) | Self::NoNode { .. } => Kind::Invalid,
+            Self::Storage(error) => error.kind(),
+            Self::Runtime(error) => error.kind(),
+            Self::NotAdmitted { kind, .. } => *kind,
+            Self::Raft(_) | Self::Internal(_) => Kind::Internal,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Connections to other nodes: one per lane, made when first used, made anew when broken.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use nigh_model::{NodeId, Region};
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+
+use super::delay::Delayed;
+use super::health::Health;
+use super::link::Link;
+use crate::decided::Decided;
+
+/// A connection that is not there by then will not be.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// An idle connection is asked for a sign of life this often …
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// … and given up when none has come by then.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes on the way in one HTTP/2 stream and connection: long ways need wide windows.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+/// What a connection is for: nothing waits behind what is less urgent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Raft heartbeats and votes.
+    Heartbeat,
+    /// Raft log entries.
+    Append,
+    /// Raft snapshots, state streams, artifacts.
+    Bulk,
+    /// Forwarded calls.
+    Invoke,
+    /// Everything small: proposals, pings, gossip that fits no datagram, logs.
+    Control,
+}
+
+/// The connections of a node and what it knows of the health of its peers.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    decided: Decided,
+    link: Link,
+    channels: Mutex<HashMap<(NodeId, Lane), (String, Channel)>>,
+    health: Mutex<HashMap<NodeId, Arc<Health>>>,
+}
+
+impl Peers {
+    /// No connection yet.
+    pub(crate) fn new(decided: Decided, link: Link) -> Self {
+        let inner = Inner {
+            decided,
+            link,
+            channels: Mutex::new(HashMap::new()),
+            health: Mutex::new(HashMap::new()),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The connection of this lane to a node; none when no such node is registered.
+    pub(crate) fn channel(&self, to: NodeId, lane: Lane) -> Option<Channel> {
+        let decision = self.inner.decided.now();
+        let node = decision.state.nodes.get(&to)?;
+        Some(self.pooled(to, lane, &node.addresses.peer, Some(&node.region)))
+    }
+
+    /// The same where the registry may not know the node yet: its address is given.
+    pub(crate) fn channel_at(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        address: &str,
+        region: Option<&Region>,
+    ) -> Channel {
+        self.channel(to, lane).unwrap_or_else(|| self.pooled(to, lane, address, region))
+    }
+
+    fn pooled(&self, to: NodeId, lane: Lane, address: &str, region: Option<&Region>) -> Channel {
+        let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        match channels.get(&(to, lane)) {
+            Some((known, channel)) if known == address => channel.clone(),
+            _ => {
+                let channel = self.connect(address, region);
+                channels.insert((to, lane), (address.to_owned(), channel.clone()));
+                channel
+            }
+        }
+    }
+
+    /// A connection that is not kept: to a node that is not known yet.
+    pub(crate) fn connect(&self, address: &str, region: Option<&Region>) -> Channel {
+        let delay = region.map_or(Duration::ZERO, |region| self.inner.link.one_way(region));
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap_or_else(|_| Endpoint::from_static("http://invalid.invalid:1"))
+            .connect_timeout(CONNECT_TIMEOUT + 2 * delay)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
+        let address: Arc<str> = address.into();
+        endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+            let address = address.clone();
+            async move {
+                let stream = TcpStream::connect(&*address).await?;
+                stream.set_nodelay(true)?;
+                // A handshake takes a round trip as well.
+                tokio::time::sleep(2 * delay).await;
+                Ok::<_, std::io::Error>(TokioIo::new(Delayed::new(stream, delay)))
+            }
+        }))
+    }
+
+    /// What is known of a peer's health.
+    pub(crate) fn health(&self, of: NodeId) -> Arc<Health> {
+        let mut health = self.inner.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.entry(of).or_default().clone()
+    }
+
+    /// A connection to the peer failed: it gets no calls until it answers a ping.
+    pub(crate) fn failed(&self, to: NodeId) {
+        if self.health(to).eject() {
+            tracing::info!(peer = %to, "peer taken out: its connection failed");
+        }
+    }
+
+    /// Whether calls should go elsewhere.
+    pub(crate) fn is_ejected(&self, to: NodeId) -> bool {
+        self.health(to).is_ejected()
+    }
+
+    /// The measured round trip in ms.
+    pub(crate) fn rtt_ms(&self, to: NodeId) -> Option<f64> {
+        Some(self.health(to).rtt()?.as_secs_f64() * 1_000.0)
+    }
+
+    /// Forgets connections and health of nodes that are no longer registered.
+    pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
+        let lock = PoisonError::into_inner;
+        self.inner.channels.lock().unwrap_or_else(lock).retain(|(id, _), _| keep(*id));
+        self.inner.health.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
+    }
+}
