@@ -65,11 +65,12 @@ fn status_wanted(request: &IncomingRequest, target: &Target) -> Result<u16, Stri
     }
 }
 
-/// The request's `content-type` and `x-echo-*` headers.
+/// The request's `content-type` and `x-echo-*` headers, and `trailer`, without which HTTP/1.1 may
+/// not carry the trailers back.
 fn headers_to_copy(request: &IncomingRequest) -> Fields {
     let copied = Fields::new();
     for (name, value) in request.headers().entries() {
-        if name == "content-type" || name.starts_with("x-echo-") {
+        if name == "content-type" || name == "trailer" || name.starts_with("x-echo-") {
             let _ = copied.append(&name, &value);
         }
     }
