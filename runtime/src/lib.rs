@@ -1,1 +1,36 @@
-//! Placeholder.
+//! Runs a guest: one WebAssembly component, one call, one fresh instance.
+//!
+//! The only crate that knows wasmtime, and the only one that may hold `unsafe`. It decides
+//! nothing about where a call runs, keeps no queue and opens no listener: a caller hands in a
+//! request with its limits and gets an answer or a typed [`Failure`].
+//!
+//! The way of a component: [`Engine::inspect`] (is it one we can run?) → [`Engine::compile`]
+//! (at deploy) → a file that the caller keeps → [`Engine::load`] → [`Loaded::call`].
+
+mod body;
+mod call;
+mod clock;
+mod config;
+mod engine;
+mod error;
+mod failure;
+mod headers;
+mod host;
+mod inspect;
+mod limiter;
+mod load;
+mod meter;
+mod outbound;
+mod output;
+mod ticker;
+
+pub use body::{BodyError, RequestBody, ResponseBody};
+pub use call::Call;
+pub use config::EngineConfig;
+pub use engine::Engine;
+pub use error::Error;
+pub use failure::Failure;
+pub use inspect::ComponentInfo;
+pub use load::Loaded;
+pub use meter::Usage;
+pub use output::{LogSink, Stream};

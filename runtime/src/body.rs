@@ -1,0 +1,237 @@
+//! Bodies on their way in and out: streamed frame by frame, held to their limits.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::task::AbortHandle;
+use wasmtime_wasi_http::Error as HttpError;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use crate::{Failure, Usage, headers};
+
+/// What a guest reads its request from, trailers included.
+pub type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Why a request body broke off.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is larger than it may be.
+    #[error("the request body is too large")]
+    TooLarge,
+    /// Its sender went away or broke the protocol.
+    #[error("the request body broke off: {0}")]
+    Aborted(String),
+}
+
+impl From<BodyError> for HttpError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => Self::HttpRequestBodySize(None),
+            BodyError::Aborted(_) => Self::ConnectionTerminated,
+        }
+    }
+}
+
+/// A request body that ends with an error where it passes its limit.
+pub(crate) struct Bounded {
+    body: RequestBody,
+    left: u64,
+    overrun: Arc<AtomicBool>,
+}
+
+impl Bounded {
+    /// `overrun` is set when the limit is passed, here or by whoever feeds the body.
+    pub(crate) fn new(body: RequestBody, bytes_max: u64, overrun: Arc<AtomicBool>) -> Self {
+        Self { body, left: bytes_max, overrun }
+    }
+}
+
+impl Body for Bounded {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let length = match &frame {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(BodyError::TooLarge)) => u64::MAX,
+            Some(Err(BodyError::Aborted(_))) | None => 0,
+        };
+        match self.left.checked_sub(length) {
+            Some(left) => {
+                self.left = left;
+                Poll::Ready(frame)
+            }
+            None => {
+                self.left = 0;
+                self.overrun.store(true, Ordering::Relaxed);
+                Poll::Ready(Some(Err(BodyError::TooLarge)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Stops a guest when whoever waits for it is gone.
+pub(crate) struct StopOnDrop(Option<AbortHandle>);
+
+impl StopOnDrop {
+    pub(crate) fn new(guest: AbortHandle) -> Self {
+        Self(Some(guest))
+    }
+
+    /// Lets the guest go on by itself, within its limits.
+    fn let_go(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if let Some(guest) = self.0.take() {
+            guest.abort();
+        }
+    }
+}
+
+/// The body of a guest's answer.
+///
+/// Ends with a [`Failure`] when the guest traps, passes a limit or leaves its body unfinished.
+/// Dropped before its end it stops the guest; after its end the guest may finish what it does,
+/// within its limits.
+pub struct ResponseBody {
+    body: HyperOutgoingBody,
+    /// How the guest ended. Sent before the body's writer goes away.
+    end: oneshot::Receiver<Result<(), Failure>>,
+    guest: StopOnDrop,
+    /// What is left of the declared length.
+    left: Option<u64>,
+    done: bool,
+    usage: Arc<Usage>,
+}
+
+impl ResponseBody {
+    /// Splits a guest's answer into a response with this body.
+    pub(crate) fn attach(
+        answer: Response<HyperOutgoingBody>,
+        method: &Method,
+        end: oneshot::Receiver<Result<(), Failure>>,
+        mut guest: StopOnDrop,
+        usage: Arc<Usage>,
+    ) -> Response<Self> {
+        // HTTP carries no body here: that nobody reads it does not mean that nobody waits.
+        let bodiless = *method == Method::HEAD
+            || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let left = headers::content_length(answer.headers()).filter(|_| !bodiless);
+        if bodiless || left == Some(0) {
+            guest.let_go();
+        }
+        answer.map(|body| Self { body, end, guest, left, done: false, usage })
+    }
+
+    /// What the call has used; final once the guest has ended.
+    pub fn usage(&self) -> Arc<Usage> {
+        Arc::clone(&self.usage)
+    }
+
+    /// Checks a frame of the guest's.
+    fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Failure> {
+        let bad = |message: String| Failure::BadAnswer { message };
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => {
+                let Ok(mut trailers) = frame.into_trailers() else {
+                    return Err(bad("a frame of an unknown kind".into()));
+                };
+                headers::strip_hop_by_hop(&mut trailers);
+                headers::check_size(&trailers).map_err(bad)?;
+                return Ok(Frame::trailers(trailers));
+            }
+        };
+        if let Some(left) = &mut self.left {
+            let Some(rest) = left.checked_sub(data.len() as u64) else {
+                return Err(bad("its body is longer than its content-length".into()));
+            };
+            *left = rest;
+            if rest == 0 {
+                // A server reads no further than the declared length.
+                self.guest.let_go();
+            }
+        }
+        Ok(Frame::data(data))
+    }
+
+    /// The guest's body broke off: why?
+    fn broken_off(&mut self) -> Failure {
+        match self.end.try_recv() {
+            Ok(Err(failure)) => failure,
+            Ok(Ok(())) | Err(TryRecvError::Empty) => {
+                Failure::BadAnswer { message: "its body was dropped before it was finished".into() }
+            }
+            Err(TryRecvError::Closed) => {
+                Failure::Internal { message: "the guest's end is not known".into() }
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let result = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => self.check(frame),
+            Some(Err(_)) => Err(self.broken_off()),
+            None => {
+                self.done = true;
+                if self.left.is_none_or(|left| left == 0) {
+                    self.guest.let_go();
+                    return Poll::Ready(None);
+                }
+                let message = "its body is shorter than its content-length".into();
+                Err(Failure::BadAnswer { message })
+            }
+        };
+        self.done |= result.is_err();
+        Poll::Ready(Some(result))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseBody").field("left", &self.left).field("done", &self.done).finish()
+    }
+}

@@ -1,0 +1,275 @@
+//! One call: a fresh instance, run to its answer and on to its end, under its limits.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::FutureExt;
+use http::{Request, Response, header};
+use nigh_model::spec::{Limits, OutboundRule};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{FieldMapError, WasiHttpView};
+
+use crate::body::{Bounded, RequestBody, ResponseBody, StopOnDrop};
+use crate::engine::Slot;
+use crate::host::Host;
+use crate::limiter::Limiter;
+use crate::load::Loaded;
+use crate::meter::{Meter, Usage, Verdict};
+use crate::outbound::Outbound;
+use crate::output::{LogSink, Output};
+use crate::{Failure, headers};
+
+/// Most bytes that a guest hands to the host in one host call; no interface needs more.
+const HOSTCALL_BYTES_MAX: usize = 4 << 20;
+
+/// A call to a function.
+pub struct Call {
+    /// The request, as the guest shall see it.
+    pub request: Request<RequestBody>,
+    /// What the call may use.
+    pub limits: Limits,
+    /// When the call ends, its answer's body included.
+    pub deadline: Instant,
+    /// The guest's environment.
+    pub env: Arc<[(String, String)]>,
+    /// What the guest may call.
+    pub outbound: Arc<[OutboundRule]>,
+    /// Takes what the guest prints.
+    pub logs: Arc<dyn LogSink>,
+}
+
+type Answer = Response<HyperOutgoingBody>;
+type AnswerSender = oneshot::Sender<Result<Answer, Failure>>;
+
+impl Loaded {
+    /// Calls the function in a fresh instance; returns at the head of its answer.
+    ///
+    /// The guest runs on the engine's own threads. Dropping this future, or the answer's body
+    /// before its end, stops the guest.
+    ///
+    /// # Errors
+    /// [`Failure::NoSlot`] at once when the pool is full; else how the guest failed to answer.
+    pub async fn call(&self, call: Call) -> Result<Response<ResponseBody>, Failure> {
+        let slot = self.engine().admit(self.slots())?;
+        let limits = call.limits;
+        let method = call.request.method().clone();
+        let meter = Meter::new(call.deadline, Duration::from_millis(limits.cpu_ms));
+        let usage = Arc::new(Usage::new(meter));
+        let overrun = Arc::new(AtomicBool::new(false));
+        let (answer_sender, answer) = oneshot::channel();
+        let (end_sender, mut end) = oneshot::channel();
+        let task = run(
+            self.clone(),
+            call,
+            slot,
+            Arc::clone(&overrun),
+            Arc::clone(&usage),
+            answer_sender,
+            end_sender,
+        );
+        let guest = StopOnDrop::new(self.engine().guests().spawn(task).abort_handle());
+
+        let answer = match answer.await {
+            Ok(answer) => answer,
+            Err(_) => Err(match (&mut end).await {
+                Ok(Err(failure)) => failure,
+                Ok(Ok(())) => Failure::NoAnswer,
+                Err(_) => Failure::Stopping,
+            }),
+        };
+        if overrun.load(Ordering::Relaxed) {
+            return Err(Failure::BodyTooLarge { limit_bytes: limits.body_bytes });
+        }
+        Ok(ResponseBody::attach(answer?, &method, end, guest, usage))
+    }
+}
+
+/// Why a guest was stopped, as the error that unwinds it.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("stopped: {0:?}")]
+struct Stop(Verdict);
+
+/// Where an error came up.
+enum Stage {
+    Instantiate,
+    Handle,
+}
+
+/// An instance with all that must happen when it ends, however it ends.
+struct Guest {
+    end: Option<oneshot::Sender<Result<(), Failure>>>,
+    output: Arc<Output>,
+    // The store goes before the slot that it takes.
+    store: Store<Host>,
+    _slot: Slot,
+}
+
+impl Guest {
+    /// Tells how the guest ended, then breaks off what it has not finished: in this order, so
+    /// that whoever sees a broken body can know why.
+    fn conclude(&mut self, outcome: Result<(), Failure>) {
+        let Some(end) = self.end.take() else { return };
+        // The sink is the caller's code, and a panic here would take the process down.
+        if catch_unwind(AssertUnwindSafe(|| self.output.finish())).is_err() {
+            tracing::error!("the log sink panicked");
+        }
+        let host = self.store.data_mut();
+        host.usage.end(host.limiter.bytes_peak(), outcome.clone().err());
+        let _ = end.send(outcome);
+        host.break_off_bodies();
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.conclude(Err(Failure::Stopping));
+    }
+}
+
+/// Runs a guest to its end.
+async fn run(
+    loaded: Loaded,
+    call: Call,
+    slot: Slot,
+    overrun: Arc<AtomicBool>,
+    usage: Arc<Usage>,
+    answer: AnswerSender,
+    end: oneshot::Sender<Result<(), Failure>>,
+) {
+    let Call { request, limits, deadline, env, outbound, logs } = call;
+    let limit_ms = deadline.saturating_duration_since(Instant::now()).as_millis();
+    let limit_ms = u64::try_from(limit_ms).unwrap_or(u64::MAX);
+    let output = Output::new(logs);
+    let outbound = Outbound::new(outbound, deadline);
+    let limiter = Limiter::new(limits.memory_bytes);
+    let host = Host::new(&env, &output, outbound, limiter, Arc::clone(&usage));
+    let mut store = Store::new(&loaded.engine().wasmtime, host);
+    store.limiter(|host| &mut host.limiter);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| match store.data().usage.tick() {
+        Verdict::Go => Ok(UpdateDeadline::Yield(1)),
+        stop => Err(Stop(stop).into()),
+    });
+    let mut guest = Guest { end: Some(end), output, store, _slot: slot };
+    let request = request.map(|body| Bounded::new(body, limits.body_bytes, overrun));
+
+    let ended = {
+        let work = AssertUnwindSafe(serve(&loaded, &mut guest.store, request, answer));
+        let mut work = pin!(work.catch_unwind());
+        let metered = poll_fn(|context| {
+            usage.slice_begins();
+            let poll = work.as_mut().poll(context);
+            let verdict = usage.slice_ends();
+            match poll {
+                Poll::Pending if verdict != Verdict::Go => Poll::Ready(Err(verdict)),
+                poll => poll.map(Ok),
+            }
+        });
+        timeout_at(deadline, metered).await.unwrap_or(Err(Verdict::Deadline))
+    };
+    let cause = |stage, error: wasmtime::Error| {
+        explain(&stage, &error, guest.store.data().limiter.refused(), &limits, limit_ms)
+    };
+    let outcome = match ended {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err((stage, error)))) => cause(stage, error),
+        Ok(Err(panic)) => {
+            let message = loaded.engine().caught(&*panic);
+            tracing::error!(%message, "a call failed within the host");
+            Err(Failure::Internal { message })
+        }
+        Err(verdict) => cause(Stage::Handle, Stop(verdict).into()),
+    };
+    guest.conclude(outcome);
+}
+
+/// Instantiates the component and calls its handler.
+async fn serve(
+    loaded: &Loaded,
+    store: &mut Store<Host>,
+    request: Request<Bounded>,
+    answer: AnswerSender,
+) -> Result<(), (Stage, wasmtime::Error)> {
+    let before = |error| (Stage::Instantiate, error);
+    let (mut head, body) = request.into_parts();
+    headers::accept(&mut head);
+    let scheme = if headers::is_https(&head) { Scheme::Https } else { Scheme::Http };
+    let request = Request::from_parts(head, body);
+    let request = store.data_mut().http().new_incoming_request(scheme, request).map_err(before)?;
+    let reply = move |result| {
+        // Nobody takes it when the caller is gone.
+        let _ = answer.send(check_answer(result));
+    };
+    let out = store.data_mut().http().new_response_outparam_from_callback(reply).map_err(before)?;
+    let proxy = loaded.proxy().instantiate_async(&mut *store).await.map_err(before)?;
+    let handler = proxy.wasi_http_incoming_handler();
+    handler.call_handle(store, request, out).await.map_err(|error| (Stage::Handle, error))
+}
+
+/// Checks the head of a guest's answer.
+fn check_answer(result: Result<Answer, ErrorCode>) -> Result<Answer, Failure> {
+    let bad = |message: String| Failure::BadAnswer { message };
+    let mut answer = result.map_err(|code| bad(format!("it is the error {code:?}")))?;
+    if answer.status().is_informational() {
+        return Err(bad(format!("status {} is not final", answer.status().as_u16())));
+    }
+    headers::strip_hop_by_hop(answer.headers_mut());
+    answer.headers_mut().remove(header::HOST);
+    headers::check_size(answer.headers()).map_err(bad)?;
+    Ok(answer)
+}
+
+/// The failure that an error of a guest stands for, if it is one.
+fn explain(
+    stage: &Stage,
+    error: &wasmtime::Error,
+    memory_refused: bool,
+    limits: &Limits,
+    limit_ms: u64,
+) -> Result<(), Failure> {
+    if let Some(Stop(verdict)) = error.downcast_ref() {
+        return Err(match verdict {
+            Verdict::Cpu => Failure::Cpu { limit_ms: limits.cpu_ms },
+            Verdict::Go | Verdict::Deadline => Failure::Deadline { limit_ms },
+        });
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Err(Failure::NoSlot);
+    }
+    if let Some(FieldMapError::TooManyFields | FieldMapError::TotalSizeTooBig) =
+        error.downcast_ref()
+    {
+        return Err(Failure::BadAnswer { message: "too many or too large headers".into() });
+    }
+    let exit = error.downcast_ref::<I32Exit>().map(|exit| exit.0);
+    if exit == Some(0) {
+        return Ok(());
+    }
+    let trap = error.downcast_ref::<Trap>();
+    if trap == Some(&Trap::StackOverflow) {
+        return Err(Failure::Stack);
+    }
+    if memory_refused {
+        return Err(Failure::Memory { limit_bytes: limits.memory_bytes });
+    }
+    let message = match (exit, trap) {
+        (Some(status), _) => format!("it exited with status {status}"),
+        (None, Some(trap)) => trap.to_string(),
+        (None, None) => format!("{:#}", error.root_cause()),
+    };
+    Err(match (stage, trap) {
+        (Stage::Instantiate, None) if exit.is_none() => Failure::Instantiate { message },
+        _ => Failure::Trap { message },
+    })
+}

@@ -1,0 +1,84 @@
+//! What a guest is linked to: WASI 0.2 without folders and sockets, and wasi:http.
+
+use std::sync::Arc;
+
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime_wasi::p2;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::limiter::Limiter;
+use crate::meter::Usage;
+use crate::outbound::Outbound;
+use crate::output::{Output, Stream};
+
+/// Handles that a guest may hold: with 128 KiB of fields in each, as much as its memory.
+const HANDLES_MAX: usize = 1_024;
+/// Most random bytes that a guest gets at once.
+const RANDOM_BYTES_MAX: u64 = 1 << 20;
+
+/// The host's side of one instance.
+pub(crate) struct Host {
+    pub(crate) limiter: Limiter,
+    pub(crate) usage: Arc<Usage>,
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outbound: Outbound,
+}
+
+impl Host {
+    pub(crate) fn new(
+        env: &[(String, String)],
+        output: &Arc<Output>,
+        outbound: Outbound,
+        limiter: Limiter,
+        usage: Arc<Usage>,
+    ) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        let wasi = WasiCtx::builder()
+            .envs(env)
+            .stdout(output.pipe(Stream::Stdout))
+            .stderr(output.pipe(Stream::Stderr))
+            .max_random_size(RANDOM_BYTES_MAX)
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .build();
+        Self { limiter, usage, table, wasi, http: WasiHttpCtx::new(), outbound }
+    }
+
+    /// Breaks off every body that the guest has begun and not finished.
+    ///
+    /// A body whose writer just vanishes looks like a finished one to its reader.
+    pub(crate) fn break_off_bodies(&mut self) {
+        for entry in self.table.iter_mut() {
+            if let Some(body) = entry.downcast_mut::<HostOutgoingBody>() {
+                let (closed, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);
+                std::mem::replace(body, closed).abort();
+            }
+        }
+    }
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+/// All that a guest can import.
+pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>> {
+    let mut linker = Linker::new(engine);
+    p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    Ok(linker)
+}

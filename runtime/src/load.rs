@@ -1,0 +1,121 @@
+//! From component to callable function: compiled once, mapped from its file, linked.
+
+#![allow(unsafe_code, reason = "mapping a compiled file means trusting the code in it")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use wasmtime::component::{Component, InstancePre};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use crate::config::{TABLE_ELEMENTS_MAX, TABLES_PER_SLOT};
+use crate::engine::{Engine, Inner};
+use crate::host::Host;
+use crate::{Error, inspect};
+
+/// A page of linear memory, in bytes.
+const PAGE_BYTES: u64 = 64 << 10;
+
+/// A function that can be called: compiled, mapped, linked. A clone is the same one.
+#[derive(Clone)]
+pub struct Loaded {
+    inner: Arc<LoadedInner>,
+}
+
+struct LoadedInner {
+    engine: Arc<Inner>,
+    proxy: ProxyPre<Host>,
+    /// Slots that one instance takes.
+    weight: u32,
+}
+
+impl Engine {
+    /// Compiles a component to an artifact for [`load`](Self::load), and checks that it links.
+    ///
+    /// Blocks for seconds with large components, on all cores.
+    ///
+    /// # Errors
+    /// As [`inspect`](Self::inspect), and when the code inside is not valid, an import has
+    /// another type than the host's, or it asks for more memory or tables than there are.
+    pub fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, Error> {
+        inspect::inspect(wasm)?;
+        let engine = &self.inner;
+        let compiled = catch_unwind(AssertUnwindSafe(|| {
+            let component = Component::from_binary(&engine.wasmtime, wasm)
+                .map_err(|error| Error::Compile { why: format!("{error:#}") })?;
+            weight_of(engine, &component)?;
+            link(engine, &component).map_err(|why| Error::Compile { why })?;
+            component.serialize().map_err(|error| Error::Internal { why: format!("{error:#}") })
+        }));
+        compiled.unwrap_or_else(|panic| Err(Error::Internal { why: engine.caught(&*panic) }))
+    }
+
+    /// Maps an artifact and links it: about 100 µs, blocking.
+    ///
+    /// The file holds machine code that will run in this process, and stays mapped while the
+    /// function is loaded. **Contract:** it was written by [`compile`](Self::compile) on this
+    /// node, or came signed from an authenticated peer of the same build; it is kept under a
+    /// name that holds [`key`](Self::key); and nobody changes it in place (replace it by
+    /// rename). Never pass a file that a user could have made.
+    ///
+    /// # Errors
+    /// The file cannot be read or is of another engine.
+    pub fn load(&self, artifact: &Path) -> Result<Loaded, Error> {
+        let unusable = |why: String| Error::Artifact { path: artifact.to_owned(), why };
+        let engine = &self.inner;
+        // SAFETY: by this method's contract the file is an unchanged result of `compile` on an
+        // engine of the same key; wasmtime checks version and settings in its head besides.
+        let component = unsafe { Component::deserialize_file(&engine.wasmtime, artifact) }
+            .map_err(|error| unusable(format!("{error:#}")))?;
+        let weight = weight_of(engine, &component)?;
+        let pre = link(engine, &component).map_err(unusable)?;
+        let proxy = ProxyPre::new(pre).map_err(|error| unusable(format!("{error:#}")))?;
+        Ok(Loaded { inner: Arc::new(LoadedInner { engine: Arc::clone(engine), proxy, weight }) })
+    }
+}
+
+impl Loaded {
+    pub(crate) fn engine(&self) -> &Arc<Inner> {
+        &self.inner.engine
+    }
+
+    pub(crate) fn proxy(&self) -> &ProxyPre<Host> {
+        &self.inner.proxy
+    }
+
+    /// Slots that one instance takes: one, unless the component has several memories or many
+    /// tables.
+    pub fn slots(&self) -> u32 {
+        self.inner.weight
+    }
+}
+
+fn link(engine: &Inner, component: &Component) -> Result<InstancePre<Host>, String> {
+    engine.linker.instantiate_pre(component).map_err(|error| format!("{error:#}"))
+}
+
+/// The slots an instance takes, such that the pool can never run dry of memories or tables.
+fn weight_of(engine: &Inner, component: &Component) -> Result<u32, Error> {
+    let too_large = |what: String, max: u64| Err(Error::TooLarge { what, max });
+    let Some(needs) = component.resources_required() else {
+        return Err(Error::Compile { why: "it imports core modules or components".into() });
+    };
+    let config = &engine.config;
+    let memory_bytes = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES);
+    if memory_bytes > config.memory_bytes_max {
+        return too_large(
+            format!("{memory_bytes} bytes of memory at start"),
+            config.memory_bytes_max,
+        );
+    }
+    let elements = needs.max_initial_table_size.unwrap_or(0);
+    if elements > TABLE_ELEMENTS_MAX as u64 {
+        return too_large(format!("a table of {elements} elements"), TABLE_ELEMENTS_MAX as u64);
+    }
+    let weight = needs.num_memories.max(needs.num_tables.div_ceil(TABLES_PER_SLOT)).max(1);
+    if weight > config.slots {
+        return too_large(format!("{weight} instance slots"), config.slots.into());
+    }
+    Ok(weight)
+}

@@ -1,0 +1,179 @@
+//! What a guest may call: requests that a rule allows, no longer than its own call lasts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Scheme;
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
+use http_body_util::BodyExt;
+use nigh_model::spec::OutboundRule;
+use tokio::time::{Instant, timeout_at};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::{
+    Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody, WasiHttpHooks,
+    default_send_request,
+};
+
+use crate::headers;
+
+/// Most bytes that a guest hands over in one write to a body; two of them may wait.
+const BODY_CHUNK_BYTES_MAX: usize = 64 << 10;
+
+/// The border for outbound requests of one call.
+pub(crate) struct Outbound {
+    rules: Arc<[OutboundRule]>,
+    deadline: Instant,
+}
+
+type Io = Box<dyn Future<Output = Result<()>> + Send>;
+type Sending = Box<dyn Future<Output = Result<(Response<WasiBody>, Io)>> + Send>;
+
+impl Outbound {
+    pub(crate) fn new(rules: Arc<[OutboundRule]>, deadline: Instant) -> Self {
+        Self { rules, deadline }
+    }
+}
+
+impl WasiHttpHooks for Outbound {
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        headers::forbidden(name)
+    }
+
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        Arc::new(headers::forbidden)
+    }
+
+    fn send_request(
+        &mut self,
+        mut request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _done: Box<dyn Future<Output = Result<()>> + Send>,
+    ) -> Sending {
+        if !allowed(&self.rules, request.uri()) {
+            tracing::debug!(uri = %request.uri(), "outbound request denied");
+            return Box::new(async { Err(Error::HttpRequestDenied) });
+        }
+        // A `host` that the guest set could name another site than the rule.
+        request.headers_mut().remove(header::HOST);
+        if let Some(host) = host_of(request.uri()) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        let deadline = self.deadline;
+        let options = capped(options, deadline.saturating_duration_since(Instant::now()));
+        Box::new(async move {
+            let sent = timeout_at(deadline, default_send_request(request, Some(options)));
+            let (response, io) =
+                sent.await.map_err(|_| Error::ConnectionTimeout)?.map_err(quiet)?;
+            let io = async move {
+                if let Err(error) = io.await {
+                    tracing::debug!(%error, "outbound connection ended");
+                }
+                Ok(())
+            };
+            Ok((response.map(BodyExt::boxed_unsync), Box::new(io) as Io))
+        })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES_MAX
+    }
+
+    // What a guest's peer does wrong is the guest's to handle, no warning of this node.
+    fn p2_error_from_hyper(&mut self, error: &hyper::Error) -> ErrorCode {
+        tracing::debug!(%error, "outbound request failed");
+        ErrorCode::HttpProtocolError
+    }
+
+    fn p2_error_from_connect(&mut self, error: &std::io::Error) -> ErrorCode {
+        tracing::debug!(%error, "outbound connection failed");
+        ErrorCode::ConnectionRefused
+    }
+
+    fn p2_error_from_tls(&mut self, error: &std::io::Error) -> ErrorCode {
+        tracing::debug!(%error, "outbound TLS failed");
+        ErrorCode::TlsProtocolError
+    }
+}
+
+/// Whether a rule allows a request to this address.
+fn allowed(rules: &[OutboundRule], uri: &Uri) -> bool {
+    let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else { return false };
+    // `user@host` reads like a host to some; nobody needs it here.
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let port = match (authority.port(), authority.port_u16()) {
+        (_, Some(port)) => port,
+        (Some(_), None) => return false,
+        (None, None) if *scheme == Scheme::HTTPS => 443,
+        (None, None) => 80,
+    };
+    rules.iter().any(|rule| rule.allows(scheme.as_str(), authority.host(), port))
+}
+
+fn host_of(uri: &Uri) -> Option<HeaderValue> {
+    HeaderValue::from_str(uri.authority()?.as_str()).ok()
+}
+
+/// The one error that would otherwise be logged as a warning of this node.
+fn quiet(error: Error) -> Error {
+    match error {
+        Error::InvalidDnsNameError(error) => {
+            Error::DnsError { rcode: Some(error.to_string()), info_code: None }
+        }
+        other => other,
+    }
+}
+
+/// Time-outs that end with the call at the latest.
+fn capped(options: Option<RequestOptions>, left: Duration) -> RequestOptions {
+    let mut capped = options.unwrap_or_default();
+    for timeout in [
+        &mut capped.connect_timeout,
+        &mut capped.first_byte_timeout,
+        &mut capped.between_bytes_timeout,
+    ] {
+        *timeout = Some(timeout.map_or(left, |asked| asked.min(left)));
+    }
+    capped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_rule_names_is_allowed() {
+        let rules: Vec<OutboundRule> =
+            ["https://api.example.com", "http://127.0.0.1:8080", "http://[::1]"]
+                .map(|rule| OutboundRule::try_from(rule.to_owned()).unwrap())
+                .into();
+        let allows = |uri: &str| allowed(&rules, &uri.parse().unwrap());
+        assert!(allows("https://api.example.com/x?y"));
+        assert!(allows("https://API.example.com:443/"));
+        assert!(allows("http://127.0.0.1:8080/"));
+        assert!(allows("http://[::1]/"));
+        for denied in [
+            "http://api.example.com/",
+            "https://api.example.com:8443/",
+            "https://api.example.com.evil.org/",
+            "https://api.example.com@evil.org/",
+            "https://evil.org@api.example.com/",
+            "http://127.0.0.1/",
+            "http://localhost:8080/",
+            "/only/a/path",
+        ] {
+            assert!(!allows(denied), "{denied}");
+        }
+        assert!(!allowed(&[], &"https://api.example.com/".parse().unwrap()));
+    }
+
+    #[test]
+    fn time_outs_end_with_the_call() {
+        let second = Duration::from_secs(1);
+        let asked = RequestOptions { connect_timeout: Some(second / 2), ..Default::default() };
+        let capped = capped(Some(asked), second);
+        assert_eq!(capped.connect_timeout, Some(second / 2));
+        assert_eq!(capped.first_byte_timeout, Some(second));
+    }
+}

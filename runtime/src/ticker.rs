@@ -1,0 +1,89 @@
+//! The beat that interrupts guests: an OS thread, so that no busy guest can hold it up.
+//!
+//! It sleeps while nothing runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use crate::Error;
+
+/// A busy guest gives its thread away this often.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// The ticker's handle; the thread ends when it is dropped.
+pub(crate) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+struct Shared {
+    engine: wasmtime::Engine,
+    /// Instances running now.
+    running: AtomicU32,
+    parked: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Ticker {
+    pub(crate) fn start(engine: wasmtime::Engine) -> Result<Self, Error> {
+        let shared = Arc::new(Shared {
+            engine,
+            running: AtomicU32::new(0),
+            parked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
+        let thread = thread::Builder::new()
+            .name("guest-ticker".into())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.run()
+            })
+            .map_err(|error| Error::Internal { why: format!("no thread: {error}") })?
+            .thread()
+            .clone();
+        Ok(Self { shared, thread })
+    }
+
+    /// Instances running now.
+    pub(crate) fn running(&self) -> u32 {
+        self.shared.running.load(SeqCst)
+    }
+
+    /// An instance starts.
+    pub(crate) fn enter(&self) {
+        self.shared.running.fetch_add(1, SeqCst);
+        // Either this sees that the thread parks, or the thread sees the new count.
+        if self.shared.parked.load(SeqCst) {
+            self.thread.unpark();
+        }
+    }
+
+    /// An instance has ended.
+    pub(crate) fn leave(&self) {
+        self.shared.running.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        self.thread.unpark();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        while !self.stop.load(SeqCst) {
+            self.parked.store(true, SeqCst);
+            if self.running.load(SeqCst) == 0 && !self.stop.load(SeqCst) {
+                thread::park();
+                continue;
+            }
+            self.parked.store(false, SeqCst);
+            thread::sleep(TICK);
+            self.engine.increment_epoch();
+        }
+    }
+}
