@@ -1,7 +1,7 @@
 //! The judge: did a call run on the nearest warm node?
 //!
 //! The truth is the matrix, not what a node believed. The judge knows nothing of load, and
-//! deliberately shares no code with [`pick`](crate::pick).
+//! deliberately shares no code with [`pick`](mod@crate::pick).
 
 use nigh_model::{NodeId, Region};
 

@@ -57,7 +57,7 @@ pub fn target_voters(nodes: &[VoterCandidate]) -> BTreeSet<NodeId> {
     stuck.sort_by_key(|node| (Reverse(node.alive), node.id));
 
     let fillable = open.len() + stuck.len();
-    let odd = if fillable % 2 == 0 { fillable.saturating_sub(1) } else { fillable };
+    let odd = if fillable.is_multiple_of(2) { fillable.saturating_sub(1) } else { fillable };
     let wanted = voters_wanted(nodes.len()).min(odd);
 
     let mut target = BTreeSet::new();
@@ -134,7 +134,9 @@ pub fn next_step(now: &Membership<'_>, target: &BTreeSet<NodeId>) -> Option<Step
     let (have, want) = (now.voters.len(), target.len());
     let step = match (add, remove) {
         (Some(add), Some(remove)) if have >= want => Step::Replace { add, remove },
-        (Some(add), _) if have % 2 == 0 || another || have + 1 == want => Step::Promote(add),
+        (Some(add), _) if have.is_multiple_of(2) || another || have + 1 == want => {
+            Step::Promote(add)
+        }
         (None, Some(remove)) if have > want && want > 0 => Step::Demote(remove),
         _ => return None,
     };
