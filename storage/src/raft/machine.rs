@@ -1,0 +1,232 @@
+//! Raft's state machine: applies committed entries to the state and publishes what came of it.
+//!
+//! The state is in memory. What is on disk is the snapshot, and the materialised state that a
+//! thread of its own saves behind ([`StateSaver`]); applying waits for neither.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
+use nigh_model::{State, apply, command};
+use openraft::OptionalSend;
+use openraft::entry::{EntryPayload, RaftEntry as _};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+
+use super::{
+    Entry, LogId, Membership, Response, SnapshotData, SnapshotMeta, Snapshots, TypeConfig, snapshot,
+};
+use crate::error::Error;
+use crate::state::{RaftMark, StateSaver};
+
+/// Entries that are published together at most, so that watchers get pieces of bounded size.
+const PUBLISHED_ENTRIES_MAX: usize = 256;
+
+/// The state after some entries.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The state now.
+    pub state: Arc<State>,
+    /// The entries that led here from the state published before, each with its index and the
+    /// proposal's bytes (none for an entry without a command). Empty when the state was not
+    /// reached by entries: at the start, and after a snapshot was installed; watchers then need a
+    /// snapshot too.
+    pub entries: Vec<(u64, Option<Bytes>)>,
+}
+
+/// Hears of every change of the state, in order. Called while entries are applied: be quick.
+pub trait StatePublisher: Send + Sync + 'static {
+    /// The state has changed. Proposers are answered after this returns.
+    fn publish(&self, published: Published);
+}
+
+impl<F: Fn(Published) + Send + Sync + 'static> StatePublisher for F {
+    fn publish(&self, published: Published) {
+        self(published);
+    }
+}
+
+/// The state machine.
+pub struct StateMachine {
+    state: State,
+    mark: RaftMark,
+    snapshots: Arc<Snapshots>,
+    saver: Option<StateSaver>,
+    publisher: Arc<dyn StatePublisher>,
+}
+
+/// Builds a snapshot of the state at one entry.
+#[derive(Debug)]
+pub struct Builder {
+    state: State,
+    meta: SnapshotMeta,
+    snapshots: Arc<Snapshots>,
+}
+
+impl StateMachine {
+    /// Begins with a state and what Raft must know of it; both empty on a new node.
+    pub fn new(
+        state: State,
+        mark: RaftMark,
+        snapshots: Arc<Snapshots>,
+        saver: Option<StateSaver>,
+        publisher: Arc<dyn StatePublisher>,
+    ) -> Self {
+        Self { state, mark, snapshots, saver, publisher }
+    }
+
+    /// The state now.
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn apply_one(&mut self, entry: Entry) -> io::Result<(Option<Bytes>, Response)> {
+        let index = entry.log_id().index;
+        let log_id = entry.log_id();
+        let applied = match entry.payload {
+            EntryPayload::Normal(proposal) => {
+                let envelope = command::decode(&proposal.0).map_err(io::Error::other)?;
+                let outcome = apply::apply(&mut self.state, index, &envelope).reply;
+                (Some(proposal.0), Response(Some(outcome)))
+            }
+            EntryPayload::Membership(membership) => {
+                apply::apply_blank(&mut self.state, index);
+                self.mark.membership = Membership::new(Some(log_id), membership);
+                (None, Response(None))
+            }
+            EntryPayload::Blank => {
+                apply::apply_blank(&mut self.state, index);
+                (None, Response(None))
+            }
+        };
+        self.mark.last_applied = Some(log_id);
+        Ok(applied)
+    }
+
+    fn publish(&self, entries: Vec<(u64, Option<Bytes>)>) {
+        if let Some(saver) = &self.saver {
+            saver.save(self.state.clone(), Some(self.mark.clone()));
+        }
+        self.publisher.publish(Published { state: Arc::new(self.state.clone()), entries });
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership), io::Error> {
+        Ok((self.mark.last_applied, self.mark.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        loop {
+            let mut published = Vec::new();
+            let mut answers = Vec::new();
+            let mut ended = Ok(true);
+            while published.len() < PUBLISHED_ENTRIES_MAX {
+                let (entry, responder) = match entries.try_next().await {
+                    Ok(Some(next)) => next,
+                    Ok(None) => break,
+                    Err(error) => {
+                        ended = Err(error);
+                        break;
+                    }
+                };
+                let index = entry.log_id().index;
+                match self.apply_one(entry) {
+                    Ok((proposal, response)) => {
+                        published.push((index, proposal));
+                        answers.extend(responder.map(|responder| (responder, response)));
+                    }
+                    Err(error) => {
+                        ended = Err(error);
+                        break;
+                    }
+                }
+            }
+            if published.len() == PUBLISHED_ENTRIES_MAX {
+                ended = ended.map(|_| false);
+            }
+            if !published.is_empty() {
+                self.publish(published);
+            }
+            for (responder, response) in answers {
+                responder.send(response);
+            }
+            if ended? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let meta = SnapshotMeta {
+            last_log_id: self.mark.last_applied,
+            last_membership: self.mark.membership.clone(),
+        };
+        Builder { state: self.state.clone(), meta, snapshots: self.snapshots.clone() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        bytes: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
+        let installed = blocking(move || {
+            let (found, state) = snapshot::decode(&bytes)?;
+            if found != meta {
+                let why = format!("it is of {found}, not of {meta}");
+                return Err(Error::BadSnapshot { why });
+            }
+            snapshots.save(&meta, &bytes)?;
+            Ok((meta, state))
+        });
+        let (meta, state) = installed.await?;
+        self.state = state;
+        self.mark = RaftMark { last_applied: meta.last_log_id, membership: meta.last_membership };
+        self.publish(Vec::new());
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<openraft::alias::SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
+        let snapshots = self.snapshots.clone();
+        let found = blocking(move || snapshots.read()).await?;
+        Ok(found.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(
+        &mut self,
+    ) -> Result<openraft::alias::SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
+        let (state, meta) = (self.state.clone(), self.meta.clone());
+        let snapshots = self.snapshots.clone();
+        let built = blocking(move || {
+            let bytes = snapshot::encode(&meta, &state);
+            snapshots.save(&meta, &bytes)?;
+            Ok(Snapshot { meta, snapshot: bytes })
+        });
+        built.await
+    }
+}
+
+impl std::fmt::Debug for StateMachine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateMachine").field("applied", &self.mark.last_applied).finish()
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> io::Result<T> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??)
+}

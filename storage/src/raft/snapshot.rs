@@ -1,0 +1,131 @@
+//! How a snapshot is written: to a file and to peers the same bytes.
+//!
+//! ```text
+//! | magic (8) | format (4) | header length (4) | body length (8) | header | body | sha256 (32) |
+//! ```
+//!
+//! The header says up to which entry it goes and who the members are; the body is the state. Both
+//! are MessagePack with field names. The digest covers all before it.
+
+use bytes::Bytes;
+use nigh_model::{Digest, State, state};
+use serde::{Deserialize, Serialize};
+
+use super::{LogId, Membership, SnapshotMeta};
+use crate::error::Error;
+
+/// The format that this build writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+const MAGIC: &[u8; 8] = b"nigh-snp";
+const PREFIX_BYTES: usize = 24;
+const DIGEST_BYTES: usize = 32;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    state_format: u32,
+    last_log_id: Option<LogId>,
+    last_membership: Membership,
+}
+
+/// Encodes a snapshot.
+pub fn encode(meta: &SnapshotMeta, state: &State) -> Bytes {
+    let header = Header {
+        state_format: state::FORMAT,
+        last_log_id: meta.last_log_id,
+        last_membership: meta.last_membership.clone(),
+    };
+    let header = rmp_serde::to_vec_named(&header).expect("a header is maps and numbers");
+    let body = rmp_serde::to_vec_named(state).expect("a state is maps, strings and numbers");
+    let mut out = Vec::with_capacity(PREFIX_BYTES + header.len() + body.len() + DIGEST_BYTES);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&FORMAT.to_le_bytes());
+    out.extend_from_slice(&(header.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(body.len() as u64).to_le_bytes());
+    out.extend_from_slice(&header);
+    out.extend_from_slice(&body);
+    let digest = Digest::of(&out);
+    out.extend_from_slice(digest.as_bytes());
+    out.into()
+}
+
+/// Decodes a snapshot and checks all of it.
+///
+/// # Errors
+/// [`Error::BadSnapshot`] with what does not fit.
+pub fn decode(bytes: &[u8]) -> Result<(SnapshotMeta, State), Error> {
+    let bad = |why: &str| Error::BadSnapshot { why: why.to_owned() };
+    let prefix = bytes.get(..PREFIX_BYTES).ok_or_else(|| bad("it is cut short"))?;
+    if &prefix[..8] != MAGIC {
+        return Err(bad("it does not begin as one"));
+    }
+    let number = |range: std::ops::Range<usize>| {
+        let digits = prefix[range].iter().rev();
+        digits.fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte))
+    };
+    let format = number(8..12);
+    if format > u64::from(FORMAT) {
+        let why = format!("it has format {format} and this build knows up to {FORMAT}");
+        return Err(Error::BadSnapshot { why });
+    }
+    let header_end = PREFIX_BYTES as u64 + number(12..16);
+    let body_end = header_end.checked_add(number(16..24));
+    let total = body_end.and_then(|end| end.checked_add(DIGEST_BYTES as u64));
+    if total != Some(bytes.len() as u64) {
+        return Err(bad("its length is not the one it says"));
+    }
+    let (content, digest) = bytes.split_at(bytes.len() - DIGEST_BYTES);
+    if Digest::of(content).as_bytes() != digest {
+        return Err(bad("its bytes do not fit its digest"));
+    }
+    let unreadable = |error: rmp_serde::decode::Error| Error::BadSnapshot {
+        why: format!("this build cannot read it ({error})"),
+    };
+    let (header, body) = content[PREFIX_BYTES..].split_at(header_end as usize - PREFIX_BYTES);
+    let header: Header = rmp_serde::from_slice(header).map_err(unreadable)?;
+    if header.state_format > state::FORMAT {
+        let (found, known) = (header.state_format, state::FORMAT);
+        let why = format!("its state has format {found} and this build knows up to {known}");
+        return Err(Error::BadSnapshot { why });
+    }
+    let state: State = rmp_serde::from_slice(body).map_err(unreadable)?;
+    if header.last_log_id.map_or(0, |id| id.index) != state.applied {
+        return Err(bad("its state is of another entry than it says"));
+    }
+    let Header { last_log_id, last_membership, .. } = header;
+    Ok((SnapshotMeta { last_log_id, last_membership }, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::RaftLeaderIdExt as _;
+
+    use super::*;
+
+    fn sample() -> Bytes {
+        let leader = openraft::alias::LeaderIdOf::<super::super::TypeConfig>::new_committed(3, 1);
+        let last_log_id = Some(LogId::new(leader, 7));
+        let state = State { applied: 7, plan_basis: 5, ..State::default() };
+        encode(&SnapshotMeta { last_log_id, last_membership: Membership::default() }, &state)
+    }
+
+    #[test]
+    fn a_snapshot_reads_back() {
+        let (meta, state) = decode(&sample()).unwrap();
+        assert_eq!(meta.last_log_id.unwrap().index, 7);
+        assert_eq!(state.plan_basis, 5);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_refused() {
+        let whole = sample();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bytes).is_err(), "bit {bit}");
+        }
+        for len in 0..whole.len() {
+            assert!(decode(&whole[..len]).is_err(), "length {len}");
+        }
+    }
+}

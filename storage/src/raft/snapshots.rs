@@ -1,0 +1,114 @@
+//! Snapshots as files: written aside, synced, renamed; the newest kept, checked when read.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use nigh_model::State;
+
+use super::{SnapshotMeta, snapshot};
+use crate::disk::{Disk, read_file, remove_temporary, write_file};
+use crate::error::{Context as _, Error};
+
+const EXTENSION: &str = ".snapshot";
+/// Damaged snapshots are kept under this for a person to look at.
+const BROKEN_EXTENSION: &str = ".broken";
+
+/// The folder of snapshots. All methods block.
+#[derive(Debug)]
+pub struct Snapshots {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    current: Mutex<Option<Kept>>,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    meta: SnapshotMeta,
+    path: PathBuf,
+}
+
+impl Snapshots {
+    /// Opens the folder, made if missing, and answers the newest whole snapshot's state. Damaged
+    /// ones are moved aside with a warning; older ones and leftovers are removed.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+    ) -> Result<(Self, Option<(SnapshotMeta, State)>), Error> {
+        disk.create_dir(folder).on("create", folder)?;
+        remove_temporary(disk.as_ref(), folder)?;
+        let mut whole = Vec::new();
+        let names = disk.list(folder).on("list", folder)?;
+        for name in names.iter().filter(|name| name.ends_with(EXTENSION)) {
+            let path = folder.join(name);
+            let bytes = read_file(disk.as_ref(), &path)?.unwrap_or_default();
+            match snapshot::decode(&bytes) {
+                Ok((meta, state)) => whole.push((Kept { meta, path }, state)),
+                Err(error) => {
+                    let aside = folder.join(format!("{name}{BROKEN_EXTENSION}"));
+                    tracing::warn!(path = %path.display(), %error, "moved a damaged snapshot aside");
+                    disk.rename(&path, &aside).on("rename", &path)?;
+                }
+            }
+        }
+        whole.sort_by_key(|(kept, _)| kept.meta.last_log_id);
+        let newest = whole.pop();
+        for (older, _) in whole {
+            disk.remove(&older.path).on("remove", &older.path)?;
+        }
+        disk.sync_dir(folder).on("sync", folder)?;
+        let state = newest.as_ref().map(|(kept, state)| (kept.meta.clone(), state.clone()));
+        let current = Mutex::new(newest.map(|(kept, _)| kept));
+        Ok((Self { disk, folder: folder.to_owned(), current }, state))
+    }
+
+    /// Keeps a snapshot durably instead of the one before, unless that one is newer.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub fn save(&self, meta: &SnapshotMeta, bytes: &[u8]) -> Result<(), Error> {
+        let mut current = self.current();
+        if current.as_ref().is_some_and(|kept| kept.meta.last_log_id > meta.last_log_id) {
+            return Ok(());
+        }
+        let id = meta.last_log_id.map_or_else(
+            || "empty".to_owned(),
+            |id| format!("{:016x}-{:x}-{:x}", id.index, id.leader_id.term, id.leader_id.node_id),
+        );
+        let path = self.folder.join(format!("{id}{EXTENSION}"));
+        write_file(&self.disk, &path, bytes)?;
+        let before = current.replace(Kept { meta: meta.clone(), path: path.clone() });
+        drop(current);
+        if let Some(before) = before.filter(|before| before.path != path) {
+            self.disk.remove(&before.path).on("remove", &before.path)?;
+            self.disk.sync_dir(&self.folder).on("sync", &self.folder)?;
+        }
+        Ok(())
+    }
+
+    /// Up to which entry the kept snapshot goes.
+    pub fn meta(&self) -> Option<SnapshotMeta> {
+        self.current().as_ref().map(|kept| kept.meta.clone())
+    }
+
+    /// Reads the kept snapshot and checks it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is not what was written, or what the disk answers.
+    pub fn read(&self) -> Result<Option<(SnapshotMeta, Bytes)>, Error> {
+        let current = self.current();
+        let Some(kept) = current.as_ref() else { return Ok(None) };
+        let bytes = read_file(self.disk.as_ref(), &kept.path)?.unwrap_or_default();
+        let checked = snapshot::decode(&bytes);
+        let (meta, _) =
+            checked.map_err(|error| Error::corrupt(&kept.path, 0, error.to_string()))?;
+        Ok(Some((meta, bytes.into())))
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

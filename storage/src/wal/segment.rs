@@ -1,0 +1,118 @@
+//! Segment files: their names and their headers.
+
+use std::path::{Path, PathBuf};
+
+use super::record::{u32_at, u64_at};
+
+/// The length of a segment unless one batch needs more, in bytes. Reserved when it is made, so
+/// that a full disk is met between batches and not within one.
+pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
+/// Bytes before the first record.
+pub(super) const HEADER_BYTES: usize = 64;
+/// The format of segments that this build writes, and the newest that it reads.
+pub(super) const FORMAT: u32 = 1;
+
+/// How an empty range of entries is written.
+const NOTHING_HELD: (u64, u64) = (1, 0);
+const MAGIC: &[u8; 8] = b"nigh-wal";
+const EXTENSION: &str = ".wal";
+
+/// What stands at the beginning of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// One more than that of the segment before.
+    pub number: u64,
+    /// The sequence number of its first record.
+    pub first_sequence: u64,
+    /// The crc of the last record of the segment before.
+    pub prev: u32,
+    /// The first and last entry that the log held when this segment was begun.
+    pub held: Option<(u64, u64)>,
+}
+
+/// Why a header was not read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BadHeader {
+    /// The bytes do not fit their checksum.
+    Damaged,
+    /// A newer build wrote it.
+    Newer(u32),
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.prev.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.first_sequence.to_le_bytes());
+        let (first, last) = self.held.unwrap_or(NOTHING_HELD);
+        bytes[32..40].copy_from_slice(&first.to_le_bytes());
+        bytes[40..48].copy_from_slice(&last.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
+        bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
+        let bytes = bytes.get(..HEADER_BYTES).ok_or(BadHeader::Damaged)?;
+        let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
+        if &bytes[..8] != MAGIC || u32_at(bytes, HEADER_BYTES - 4) != crc {
+            return Err(BadHeader::Damaged);
+        }
+        let format = u32_at(bytes, 8);
+        if format > FORMAT {
+            return Err(BadHeader::Newer(format));
+        }
+        let held = (u64_at(bytes, 32), u64_at(bytes, 40));
+        Ok(Self {
+            held: (held != NOTHING_HELD).then_some(held),
+            prev: u32_at(bytes, 12),
+            number: u64_at(bytes, 16),
+            first_sequence: u64_at(bytes, 24),
+        })
+    }
+
+    /// What the first record's `prev` must be: the header is a link of the chain too.
+    pub(super) fn crc(&self) -> u32 {
+        u32_at(&self.encode(), HEADER_BYTES - 4)
+    }
+}
+
+/// The path of a segment.
+pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:016x}{EXTENSION}"))
+}
+
+/// The number that a file name stands for.
+pub(super) fn number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(EXTENSION)?;
+    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_reads_back_and_a_flipped_bit_is_seen() {
+        let header = Header { number: 3, first_sequence: 9, prev: 5, held: Some((4, 6)) };
+        let bytes = header.encode();
+        assert_eq!(Header::decode(&bytes), Ok(header));
+        for bit in 0..bytes.len() * 8 {
+            let mut bytes = bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::decode(&bytes), Err(BadHeader::Damaged), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_name_reads_back() {
+        let path = path(Path::new("/w"), 0x1f);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(number(name), Some(0x1f));
+        assert_eq!(number("tail"), None);
+        assert_eq!(number("1.wal"), None);
+    }
+}

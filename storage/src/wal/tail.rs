@@ -1,0 +1,68 @@
+//! The tail mark: up to which record the log was synced, kept in a file of its own.
+//!
+//! It is written after each sync and itself synced only on an orderly close, so after a power cut
+//! it may be old or gone: it is a lower bound. With it, a log that lost its end while nothing was
+//! written after (a zeroed block, a cut or missing file) is told from one that ends cleanly.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::record::{u32_at, u64_at};
+use crate::disk::{Disk, DiskFile, read_file, write_file};
+use crate::error::{Context as _, Error};
+
+const NAME: &str = "tail";
+const MAGIC: &[u8; 4] = b"ntl1";
+const BYTES: usize = 16;
+
+/// The open tail mark.
+#[derive(Debug)]
+pub(super) struct TailMark {
+    file: Arc<dyn DiskFile>,
+}
+
+impl TailMark {
+    /// The sequence number up to which the log was certainly synced; 0 when that is not known.
+    pub(super) fn read(disk: &dyn Disk, folder: &Path) -> Result<u64, Error> {
+        let path = folder.join(NAME);
+        let Some(bytes) = read_file(disk, &path)? else { return Ok(0) };
+        let sequence = decode(&bytes);
+        if sequence.is_none() {
+            tracing::warn!(path = %path.display(), "tail mark is unreadable and ignored");
+        }
+        Ok(sequence.unwrap_or(0))
+    }
+
+    /// Writes it durably and keeps it open.
+    pub(super) fn open(disk: &Arc<dyn Disk>, folder: &Path, sequence: u64) -> Result<Self, Error> {
+        let path = folder.join(NAME);
+        write_file(disk, &path, &encode(sequence))?;
+        Ok(Self { file: disk.open(&path).on("open", &path)? })
+    }
+
+    /// Notes that the log is synced up to here. Best effort: it only ever says less than is true.
+    pub(super) fn note(&self, sequence: u64) {
+        let _ = self.file.write_all_at(&encode(sequence), 0);
+    }
+
+    /// Makes the last note durable.
+    pub(super) fn sync(&self) {
+        let _ = self.file.sync();
+    }
+}
+
+fn encode(sequence: u64) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    bytes[..4].copy_from_slice(MAGIC);
+    bytes[4..12].copy_from_slice(&sequence.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..12]);
+    bytes[12..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<u64> {
+    let fits = bytes.len() == BYTES
+        && &bytes[..4] == MAGIC
+        && crc32c::crc32c(&bytes[..12]) == u32_at(bytes, 12);
+    fits.then(|| u64_at(bytes, 4))
+}

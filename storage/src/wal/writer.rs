@@ -1,0 +1,306 @@
+//! The one thread that writes: takes all that is queued, writes once, syncs once, answers all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use bytes::Bytes;
+
+use super::Shared;
+use super::head::Head;
+use super::index::{Place, Ticket};
+use super::record::{self, Link, RecordKind, encode, encoded_len};
+use super::recover::Position;
+use super::segment::{self, Header};
+use super::tail::TailMark;
+use crate::disk::{Disk, DiskFile, Lock};
+use crate::error::{Context as _, Error};
+
+/// Records written with one sync, in bytes; one job may be larger.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// A segment's header and the vote and ids at its head, in bytes; far more than they need.
+const HEAD_BYTES_MAX: u64 = 64 << 10;
+
+/// Called once: with success after the records are on the medium, or with the error.
+pub(super) struct Done(Option<Box<dyn FnOnce(Result<(), Error>) + Send>>);
+
+impl Done {
+    pub(super) fn new(done: impl FnOnce(Result<(), Error>) + Send + 'static) -> Self {
+        Self(Some(Box::new(done)))
+    }
+
+    pub(super) fn answer(mut self, result: Result<(), Error>) {
+        if let Some(done) = self.0.take() {
+            done(result);
+        }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Err(Error::Poisoned { why: "its writer has ended".to_owned() }));
+        }
+    }
+}
+
+/// A record to be written.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub kind: RecordKind,
+    /// Of an entry, a truncation or a purge.
+    pub index: u64,
+    pub bytes: Bytes,
+    /// Of an entry.
+    pub ticket: Ticket,
+}
+
+impl Pending {
+    fn payload_len(&self) -> usize {
+        if self.has_index() { 8 + self.bytes.len() } else { self.bytes.len() }
+    }
+
+    const fn has_index(&self) -> bool {
+        matches!(self.kind, RecordKind::Entry | RecordKind::Truncate | RecordKind::Purge)
+    }
+}
+
+/// Records that are answered together.
+pub(super) struct Job {
+    pub records: Vec<Pending>,
+    /// Whether the answer waits for a sync; else the records ride along with the next one.
+    pub sync: bool,
+    pub done: Done,
+}
+
+impl Job {
+    fn len(&self) -> usize {
+        self.records.iter().map(|record| encoded_len(record.payload_len())).sum()
+    }
+}
+
+/// The writer's own state.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    file: Arc<dyn DiskFile>,
+    position: Position,
+    head: Head,
+    segment_bytes: u64,
+    mark: TailMark,
+    buffer: Vec<u8>,
+    _lock: Box<dyn Lock>,
+}
+
+impl Writer {
+    /// Continues a recovered log, or begins one.
+    pub(super) fn open(
+        shared: Arc<Shared>,
+        disk: Arc<dyn Disk>,
+        folder: PathBuf,
+        position: Option<Position>,
+        head: Head,
+        segment_bytes: u64,
+        lock: Box<dyn Lock>,
+    ) -> Result<Self, Error> {
+        let (position, file) = match position {
+            Some(position) => {
+                let file = shared.state().segments[&position.segment].clone();
+                (position, file)
+            }
+            None => begin_segment(disk.as_ref(), &folder, &head, None, segment_bytes)?,
+        };
+        shared.state().segments.insert(position.segment, file.clone());
+        let mark = TailMark::open(&disk, &folder, position.durable)?;
+        let buffer = Vec::new();
+        let _lock = lock;
+        Ok(Self { shared, disk, folder, file, position, head, segment_bytes, mark, buffer, _lock })
+    }
+
+    /// Writes until nobody can ask any more.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let mut bytes = first.len();
+            let mut batch = vec![first];
+            while bytes < BATCH_BYTES_MAX
+                && let Ok(job) = jobs.try_recv()
+            {
+                bytes += job.len();
+                batch.push(job);
+            }
+            let result = match self.shared.failed.get() {
+                Some(why) => Err(Error::Poisoned { why: why.clone() }),
+                None => self.write(&batch, bytes as u64),
+            };
+            if let Err(error) = &result
+                && self.shared.failed.set(error.to_string()).is_ok()
+            {
+                tracing::error!(%error, "the log cannot be written and takes no more writes");
+            }
+            for job in batch {
+                job.done.answer(result.as_ref().map(|_| ()).map_err(Error::again));
+            }
+        }
+        self.close();
+    }
+
+    fn write(&mut self, batch: &[Job], bytes: u64) -> Result<(), Error> {
+        if self.position.offset + bytes > self.position.capacity {
+            self.sync()?;
+            let (disk, before) = (self.disk.as_ref(), Some(self.position));
+            let len = self.segment_bytes.max(bytes + HEAD_BYTES_MAX);
+            (self.position, self.file) =
+                begin_segment(disk, &self.folder, &self.head, before, len)?;
+            self.shared.state().segments.insert(self.position.segment, self.file.clone());
+        }
+        self.buffer.clear();
+        let start = self.position.offset;
+        let mut end = self.position;
+        let mut places = Vec::new();
+        for record in batch.iter().flat_map(|job| &job.records) {
+            let offset = start + self.buffer.len() as u64;
+            put(&mut self.buffer, record, &mut end, &mut self.head);
+            let len = (start + self.buffer.len() as u64 - offset) as u32;
+            if record.kind == RecordKind::Entry {
+                let place = Place { segment: end.segment, offset, len };
+                places.push((record.index, record.ticket, place));
+            }
+        }
+        let path = segment::path(&self.folder, end.segment);
+        self.file.write_all_at(&self.buffer, start).on("write", &path)?;
+        end.offset = start + self.buffer.len() as u64;
+        self.position = end;
+        if batch.iter().any(|job| job.sync) {
+            self.sync()?;
+            self.mark.note(self.position.durable);
+        }
+        let mut state = self.shared.state();
+        for (index, ticket, place) in places {
+            state.index.placed(index, ticket, place);
+        }
+        drop(state);
+        let shrinks =
+            |record: &Pending| matches!(record.kind, RecordKind::Purge | RecordKind::Truncate);
+        if batch.iter().flat_map(|job| &job.records).any(shrinks) {
+            self.remove_unneeded()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        if self.position.durable < self.position.sequence {
+            let path = segment::path(&self.folder, self.position.segment);
+            self.file.sync().on("sync", &path)?;
+            self.position.durable = self.position.sequence;
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest segments in which no entry is held. What else they said is repeated at
+    /// the head of every later one.
+    fn remove_unneeded(&mut self) -> Result<(), Error> {
+        loop {
+            let mut state = self.shared.state();
+            let active = self.position.segment;
+            let needed = state.index.oldest_segment().map_or(active, |oldest| oldest.min(active));
+            let Some(oldest) = state.segments.keys().next().copied() else { return Ok(()) };
+            if oldest >= needed {
+                return Ok(());
+            }
+            state.segments.remove(&oldest);
+            drop(state);
+            let path = segment::path(&self.folder, oldest);
+            self.disk.remove(&path).on("remove", &path)?;
+            self.disk.sync_dir(&self.folder).on("sync", &self.folder)?;
+        }
+    }
+
+    fn close(mut self) {
+        if self.shared.failed.get().is_some() {
+            return;
+        }
+        match self.sync() {
+            Ok(()) => {
+                self.mark.note(self.position.durable);
+                self.mark.sync();
+            }
+            Err(error) => tracing::error!(%error, "the log was not closed in order"),
+        }
+    }
+}
+
+/// Makes the next segment with the latest vote, committed and purged ids at its head; durable when
+/// this returns.
+fn begin_segment(
+    disk: &dyn Disk,
+    folder: &Path,
+    head: &Head,
+    before: Option<Position>,
+    len: u64,
+) -> Result<(Position, Arc<dyn DiskFile>), Error> {
+    let number = before.map_or(1, |before| before.segment + 1);
+    let sequence = before.map_or(0, |before| before.sequence);
+    let prev = before.map_or(0, |before| before.crc);
+    let header = Header { number, first_sequence: sequence + 1, prev, held: head.held };
+    let (offset, durable) = (segment::HEADER_BYTES as u64, sequence);
+    let crc = header.crc();
+    let mut end = Position { segment: number, capacity: len, offset, sequence, crc, durable };
+    let mut buffer = header.encode().to_vec();
+    for record in head_records(head) {
+        put(&mut buffer, &record, &mut end, &mut head.clone());
+    }
+    end.offset = buffer.len() as u64;
+
+    let path = segment::path(folder, number);
+    let file = disk.create(&path, end.capacity).on("create", &path)?;
+    file.write_all_at(&buffer, 0).on("write", &path)?;
+    file.sync().on("sync", &path)?;
+    disk.sync_dir(folder).on("sync", folder)?;
+    end.durable = end.sequence;
+    Ok((end, file))
+}
+
+fn head_records(head: &Head) -> Vec<Pending> {
+    let plain = |kind, bytes: &Bytes| Pending { kind, index: 0, bytes: bytes.clone(), ticket: 0 };
+    let mut records = Vec::new();
+    records.extend(head.vote.as_ref().map(|vote| plain(RecordKind::Vote, vote)));
+    records.extend(head.committed.as_ref().map(|id| plain(RecordKind::Committed, id)));
+    records.extend(head.purged.as_ref().map(|(index, id)| Pending {
+        kind: RecordKind::Purge,
+        index: *index,
+        bytes: id.clone(),
+        ticket: 0,
+    }));
+    records
+}
+
+/// Appends a record to a buffer and moves the end of the log behind it.
+fn put(buffer: &mut Vec<u8>, record: &Pending, end: &mut Position, head: &mut Head) {
+    let link = Link {
+        segment: end.segment,
+        prev: end.crc,
+        sequence: end.sequence + 1,
+        durable: end.durable,
+    };
+    let index = record.index.to_le_bytes();
+    let payload: &[&[u8]] =
+        if record.has_index() { &[&index, &record.bytes] } else { &[&record.bytes] };
+    end.crc = encode(record.kind, payload, link, buffer);
+    end.sequence += 1;
+    match record.kind {
+        RecordKind::Vote => head.vote = Some(record.bytes.clone()),
+        RecordKind::Committed => head.committed = Some(record.bytes.clone()),
+        RecordKind::Entry => {
+            head.entry(record.index);
+        }
+        RecordKind::Truncate => head.truncate_from(record.index),
+        RecordKind::Purge => head.purge(record.index, record.bytes.clone()),
+    }
+}
+
+/// Whether a payload fits a record.
+pub(super) const fn fits(len: usize) -> bool {
+    len <= super::PAYLOAD_BYTES_MAX - record::HEADER_BYTES
+}
