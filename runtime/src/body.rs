@@ -44,13 +44,13 @@ impl From<BodyError> for HttpError {
 pub(crate) struct Bounded {
     body: RequestBody,
     left: u64,
-    overrun: Arc<AtomicBool>,
+    overrun: Overrun,
 }
 
 impl Bounded {
-    /// `overrun` is set when the limit is passed, here or by whoever feeds the body.
-    pub(crate) fn new(body: RequestBody, bytes_max: u64, overrun: Arc<AtomicBool>) -> Self {
-        Self { body, left: bytes_max, overrun }
+    /// `overrun` is told when the limit is passed, here or by whoever feeds the body.
+    pub(crate) fn new(body: RequestBody, overrun: Overrun) -> Self {
+        Self { body, left: overrun.limit_bytes, overrun }
     }
 }
 
@@ -75,7 +75,7 @@ impl Body for Bounded {
             }
             None => {
                 self.left = 0;
-                self.overrun.store(true, Ordering::Relaxed);
+                self.overrun.seen.store(true, Ordering::Relaxed);
                 Poll::Ready(Some(Err(BodyError::TooLarge)))
             }
         }
@@ -118,14 +118,37 @@ impl Drop for StopOnDrop {
 /// Dropped before its end it stops the guest; after its end the guest may finish what it does,
 /// within its limits.
 pub struct ResponseBody {
+    // Stopped before the body's reader goes, or it would see a closed stream and end by itself.
+    guest: StopOnDrop,
     body: HyperOutgoingBody,
     /// How the guest ended. Sent before the body's writer goes away.
     end: oneshot::Receiver<Result<(), Failure>>,
-    guest: StopOnDrop,
     /// What is left of the declared length.
     left: Option<u64>,
     done: bool,
     usage: Arc<Usage>,
+    request: Overrun,
+}
+
+/// Whether the request's body passed its limit: then no answer to it counts.
+#[derive(Clone)]
+pub(crate) struct Overrun {
+    seen: Arc<AtomicBool>,
+    limit_bytes: u64,
+}
+
+impl Overrun {
+    pub(crate) fn new(limit_bytes: u64) -> Self {
+        Self { seen: Arc::new(AtomicBool::new(false)), limit_bytes }
+    }
+
+    /// The failure that it is, if it happened.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.seen.load(Ordering::Relaxed) {
+            return Err(Failure::BodyTooLarge { limit_bytes: self.limit_bytes });
+        }
+        Ok(())
+    }
 }
 
 impl ResponseBody {
@@ -136,6 +159,7 @@ impl ResponseBody {
         end: oneshot::Receiver<Result<(), Failure>>,
         mut guest: StopOnDrop,
         usage: Arc<Usage>,
+        request: Overrun,
     ) -> Response<Self> {
         // HTTP carries no body here: that nobody reads it does not mean that nobody waits.
         let bodiless = *method == Method::HEAD
@@ -144,7 +168,7 @@ impl ResponseBody {
         if bodiless || left == Some(0) {
             guest.let_go();
         }
-        answer.map(|body| Self { body, end, guest, left, done: false, usage })
+        answer.map(|body| Self { body, end, guest, left, done: false, usage, request })
     }
 
     /// What the call has used; final once the guest has ended.
@@ -179,8 +203,22 @@ impl ResponseBody {
         Ok(Frame::data(data))
     }
 
+    /// The guest has finished its body: is it whole?
+    fn complete(&mut self) -> Result<(), Failure> {
+        self.request.check()?;
+        if self.left.is_some_and(|left| left > 0) {
+            let message = "its body is shorter than its content-length".into();
+            return Err(Failure::BadAnswer { message });
+        }
+        self.guest.let_go();
+        Ok(())
+    }
+
     /// The guest's body broke off: why?
     fn broken_off(&mut self) -> Failure {
+        if let Err(failure) = self.request.check() {
+            return failure;
+        }
         match self.end.try_recv() {
             Ok(Err(failure)) => failure,
             Ok(Ok(())) | Err(TryRecvError::Empty) => {
@@ -204,21 +242,14 @@ impl Body for ResponseBody {
         if self.done {
             return Poll::Ready(None);
         }
-        let result = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-            Some(Ok(frame)) => self.check(frame),
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let result = match frame {
+            Some(Ok(frame)) => self.check(frame).map(Some),
             Some(Err(_)) => Err(self.broken_off()),
-            None => {
-                self.done = true;
-                if self.left.is_none_or(|left| left == 0) {
-                    self.guest.let_go();
-                    return Poll::Ready(None);
-                }
-                let message = "its body is shorter than its content-length".into();
-                Err(Failure::BadAnswer { message })
-            }
+            None => self.complete().map(|()| None),
         };
-        self.done |= result.is_err();
-        Poll::Ready(Some(result))
+        self.done = !matches!(result, Ok(Some(_)));
+        Poll::Ready(result.transpose())
     }
 
     fn is_end_stream(&self) -> bool {

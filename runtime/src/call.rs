@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{FieldMapError, WasiHttpView};
 
-use crate::body::{Bounded, RequestBody, ResponseBody, StopOnDrop};
+use crate::body::{Bounded, Overrun, RequestBody, ResponseBody, StopOnDrop};
 use crate::engine::Slot;
 use crate::host::Host;
 use crate::limiter::Limiter;
@@ -65,14 +64,14 @@ impl Loaded {
         let method = call.request.method().clone();
         let meter = Meter::new(call.deadline, Duration::from_millis(limits.cpu_ms));
         let usage = Arc::new(Usage::new(meter));
-        let overrun = Arc::new(AtomicBool::new(false));
+        let overrun = Overrun::new(limits.body_bytes);
         let (answer_sender, answer) = oneshot::channel();
         let (end_sender, mut end) = oneshot::channel();
         let task = run(
             self.clone(),
             call,
             slot,
-            Arc::clone(&overrun),
+            overrun.clone(),
             Arc::clone(&usage),
             answer_sender,
             end_sender,
@@ -87,10 +86,8 @@ impl Loaded {
                 Err(_) => Failure::Stopping,
             }),
         };
-        if overrun.load(Ordering::Relaxed) {
-            return Err(Failure::BodyTooLarge { limit_bytes: limits.body_bytes });
-        }
-        Ok(ResponseBody::attach(answer?, &method, end, guest, usage))
+        overrun.check()?;
+        Ok(ResponseBody::attach(answer?, &method, end, guest, usage, overrun))
     }
 }
 
@@ -141,7 +138,7 @@ async fn run(
     loaded: Loaded,
     call: Call,
     slot: Slot,
-    overrun: Arc<AtomicBool>,
+    overrun: Overrun,
     usage: Arc<Usage>,
     answer: AnswerSender,
     end: oneshot::Sender<Result<(), Failure>>,
@@ -162,7 +159,7 @@ async fn run(
         stop => Err(Stop(stop).into()),
     });
     let mut guest = Guest { end: Some(end), output, store, _slot: slot };
-    let request = request.map(|body| Bounded::new(body, limits.body_bytes, overrun));
+    let request = request.map(|body| Bounded::new(body, overrun));
 
     let ended = {
         let work = AssertUnwindSafe(serve(&loaded, &mut guest.store, request, answer));

@@ -82,3 +82,58 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     Ok(linker)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::OFFERED;
+
+    /// An item of each interface that inspection lets through, in its order.
+    const ITEMS: &[&str] = &[
+        "get-arguments",
+        "exit",
+        "get-stderr",
+        "get-stdin",
+        "get-stdout",
+        "terminal-input",
+        "terminal-output",
+        "get-terminal-stderr",
+        "get-terminal-stdin",
+        "get-terminal-stdout",
+        "subscribe-duration",
+        "now",
+        "get-directories",
+        "descriptor",
+        "handle",
+        "incoming-request",
+        "error",
+        "poll",
+        "input-stream",
+        "get-insecure-random-u64",
+        "insecure-seed",
+        "get-random-u64",
+        "instance-network",
+        "resolve-addresses",
+        "network",
+        "tcp-socket",
+        "create-tcp-socket",
+        "udp-socket",
+        "create-udp-socket",
+    ];
+
+    #[test]
+    fn every_interface_that_inspection_lets_through_is_linked() {
+        let engine = wasmtime::Engine::default();
+        let mut linker = linker(&engine).unwrap();
+        // A name that is taken cannot be defined again.
+        let mut is_taken = |interface: &str, item: &str| {
+            let mut instance = linker.instance(&format!("{interface}@0.2.12")).unwrap();
+            instance.func_wrap(item, |_, (): ()| Ok(())).is_err()
+        };
+        assert_eq!(OFFERED.len(), ITEMS.len());
+        for (interface, item) in OFFERED.iter().zip(ITEMS) {
+            assert!(is_taken(interface, item), "{interface}/{item}");
+            assert!(!is_taken(interface, "no-such-item"), "{interface}");
+        }
+    }
+}

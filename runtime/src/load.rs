@@ -2,20 +2,18 @@
 
 #![allow(unsafe_code, reason = "mapping a compiled file means trusting the code in it")]
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::Component;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
-use crate::config::{TABLE_ELEMENTS_MAX, TABLES_PER_SLOT};
+use crate::config::TABLES_PER_SLOT;
 use crate::engine::{Engine, Inner};
 use crate::host::Host;
 use crate::{Error, inspect};
-
-/// A page of linear memory, in bytes.
-const PAGE_BYTES: u64 = 64 << 10;
 
 /// A function that can be called: compiled, mapped, linked. A clone is the same one.
 #[derive(Clone)]
@@ -69,8 +67,7 @@ impl Engine {
         let component = unsafe { Component::deserialize_file(&engine.wasmtime, artifact) }
             .map_err(|error| unusable(format!("{error:#}")))?;
         let weight = weight_of(engine, &component)?;
-        let pre = link(engine, &component).map_err(unusable)?;
-        let proxy = ProxyPre::new(pre).map_err(|error| unusable(format!("{error:#}")))?;
+        let proxy = link(engine, &component).map_err(unusable)?;
         Ok(Loaded { inner: Arc::new(LoadedInner { engine: Arc::clone(engine), proxy, weight }) })
     }
 }
@@ -91,31 +88,28 @@ impl Loaded {
     }
 }
 
-fn link(engine: &Inner, component: &Component) -> Result<InstancePre<Host>, String> {
-    engine.linker.instantiate_pre(component).map_err(|error| format!("{error:#}"))
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("slots", &self.inner.weight).finish_non_exhaustive()
+    }
+}
+
+/// Resolves imports and the handler, types included.
+fn link(engine: &Inner, component: &Component) -> Result<ProxyPre<Host>, String> {
+    let proxy = engine.linker.instantiate_pre(component).and_then(ProxyPre::new);
+    proxy.map_err(|error| format!("{error:#}"))
 }
 
 /// The slots an instance takes, such that the pool can never run dry of memories or tables.
 fn weight_of(engine: &Inner, component: &Component) -> Result<u32, Error> {
-    let too_large = |what: String, max: u64| Err(Error::TooLarge { what, max });
     let Some(needs) = component.resources_required() else {
         return Err(Error::Compile { why: "it imports core modules or components".into() });
     };
-    let config = &engine.config;
-    let memory_bytes = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES);
-    if memory_bytes > config.memory_bytes_max {
-        return too_large(
-            format!("{memory_bytes} bytes of memory at start"),
-            config.memory_bytes_max,
-        );
-    }
-    let elements = needs.max_initial_table_size.unwrap_or(0);
-    if elements > TABLE_ELEMENTS_MAX as u64 {
-        return too_large(format!("a table of {elements} elements"), TABLE_ELEMENTS_MAX as u64);
-    }
     let weight = needs.num_memories.max(needs.num_tables.div_ceil(TABLES_PER_SLOT)).max(1);
-    if weight > config.slots {
-        return too_large(format!("{weight} instance slots"), config.slots.into());
+    let slots = engine.config.slots;
+    if weight > slots {
+        let what = format!("{weight} instance slots");
+        return Err(Error::TooLarge { what, max: slots.into() });
     }
     Ok(weight)
 }
