@@ -1,1 +1,4 @@
 //! The public gRPC services besides the invoker.
+
+pub(crate) mod apps;
+pub(crate) mod cluster;

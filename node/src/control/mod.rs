@@ -1,1 +1,33 @@
-//! What is decided.
+//! What is decided: the replicated state, how it is changed and how it reaches every node.
+//!
+//! Three or five nodes hold the Raft log; all others follow the state by a stream. Whoever
+//! leads also carries out what follows from decisions: voters, plans and rollouts
+//! (`leader/`). Deciding itself is pure and lives in `model` and `placement`.
+
+mod feed;
+mod follow;
+mod health;
+pub(crate) mod join;
+mod leader;
+mod network;
+mod propose;
+mod raft_service;
+mod service;
+mod start;
+
+pub(crate) use health::{Health, HealthBook};
+pub(crate) use leader::{Progress, progress};
+pub(crate) use propose::{Control, Unavailable};
+pub(crate) use raft_service::RaftService;
+pub(crate) use service::{ControlService, raft_status};
+pub(crate) use start::{ControlParts, Running, bootstrap, start};
+
+pub(crate) type Raft =
+    openraft::Raft<nigh_storage::raft::TypeConfig, nigh_storage::raft::StateMachine>;
+
+/// A leader sends heartbeats this often, in ms.
+pub(crate) const HEARTBEAT_MS: u64 = 150;
+/// Least and most time without a heartbeat before a voter stands for election, in ms. Disks of
+/// busy machines stall for tens of ms and regions are a quarter of a second apart: less than
+/// this would turn stalls into elections.
+pub(crate) const ELECTION_MS: (u64, u64) = (600, 1_200);

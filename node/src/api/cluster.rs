@@ -1,0 +1,191 @@
+//! The public `Cluster` service: what this node knows of the cluster.
+
+use std::time::Duration;
+
+use nigh_model::suggest::nearest;
+use nigh_model::{Kind, NodeId};
+use nigh_proto::peer::v1 as peer;
+use nigh_proto::peer::v1::control_client::ControlClient;
+use nigh_proto::status;
+use nigh_proto::v1::{self, cluster_server};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use crate::config::Config;
+use crate::control::{Control, Unavailable, raft_status};
+use crate::peer::Lane;
+use crate::seen::Liveness;
+
+/// The leader answers by then or is passed over.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Serves `Cluster`.
+#[derive(Clone)]
+pub(crate) struct ClusterService {
+    /// The control plane.
+    pub(crate) control: Control,
+    /// This node as it was configured.
+    pub(crate) config: std::sync::Arc<Config>,
+}
+
+impl ClusterService {
+    fn leader_client(&self) -> Result<(NodeId, ControlClient<Channel>), Status> {
+        let leader = self.control.health.now().leader;
+        let leader = leader.ok_or_else(|| unavailable("no leader is known"))?;
+        let channel = self.control.peers.channel(leader, Lane::Control);
+        let channel = channel.ok_or_else(|| unavailable("the leader is not registered"))?;
+        Ok((leader, ControlClient::new(channel)))
+    }
+
+    async fn leaders_status(&self) -> Result<peer::RaftStatusResponse, Status> {
+        if self.control.health.now().leader == Some(self.control.own) {
+            return Ok(raft_status(&self.control));
+        }
+        let (_, mut client) = self.leader_client()?;
+        let request = peer::RaftStatusRequest { cluster_id: self.control.cluster.to_string() };
+        let answer = tokio::time::timeout(LEADER_TIMEOUT, client.raft_status(request)).await;
+        Ok(answer.map_err(|_| unavailable("the leader did not answer"))??.into_inner())
+    }
+
+    fn name_of(&self, id: NodeId) -> String {
+        let state = self.control.decided.state();
+        state.nodes.get(&id).map_or_else(|| id.to_string(), |node| node.name.to_string())
+    }
+}
+
+#[tonic::async_trait]
+impl cluster_server::Cluster for ClusterService {
+    async fn status(
+        &self,
+        _: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        let state = self.control.decided.state();
+        let health = self.control.health.now();
+        let applied_index = state.applied;
+        let digest = tokio::task::spawn_blocking(move || state.digest())
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(v1::StatusResponse {
+            cluster_id: self.control.cluster.to_string(),
+            node: self.config.name.to_string(),
+            region: self.config.region.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            applied_index,
+            state_digest: digest.to_string(),
+            leader: health.leader.map(|id| self.name_of(id)).unwrap_or_default(),
+            control_available: health.leader.is_some() && health.lost_since.is_none(),
+        }))
+    }
+
+    async fn list_nodes(
+        &self,
+        _: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let state = self.control.decided.state();
+        let health = self.control.health.now();
+        let view = self.control.seen.now();
+        let mut nodes: Vec<v1::Node> = state
+            .nodes
+            .values()
+            .map(|node| {
+                let seen = view.nodes.get(&node.id).cloned().unwrap_or_default();
+                let load = seen.report.load;
+                let state = match seen.liveness {
+                    Liveness::Dead => "dead",
+                    Liveness::Suspect => "suspect",
+                    Liveness::Alive if seen.report.draining => "draining",
+                    Liveness::Alive => "alive",
+                };
+                let own = node.id == self.control.own;
+                v1::Node {
+                    name: node.name.to_string(),
+                    id: node.id.0,
+                    region: node.region.to_string(),
+                    zone: node.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    state: state.to_owned(),
+                    raft: health.role_of(node.id).to_owned(),
+                    http: node.addresses.http.clone(),
+                    api: node.addresses.api.clone(),
+                    peer: node.addresses.peer.clone(),
+                    ready: load.ready,
+                    warm: load.warm,
+                    running: load.running,
+                    cpu: f64::from(load.cpu),
+                    memory_bytes: load.memory_bytes,
+                    rtt_ms: if own { Some(0.0) } else { self.control.peers.rtt_ms(node.id) },
+                    version: node.version.clone(),
+                }
+            })
+            .collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Response::new(v1::ListNodesResponse { nodes }))
+    }
+
+    async fn get_raft(
+        &self,
+        _: Request<v1::GetRaftRequest>,
+    ) -> Result<Response<v1::Raft>, Status> {
+        let status = self.leaders_status().await?;
+        let health = status.health.unwrap_or_default();
+        let state = self.control.decided.state();
+        let member = |id: u64, role: &str| {
+            let matched = status.matched.iter().find(|matched| matched.node_id == id);
+            let leads = id == health.leader;
+            let matched_index =
+                if leads { status.last_log } else { matched.map_or(0, |matched| matched.index) };
+            let node = state.nodes.get(&NodeId(id));
+            v1::RaftMember {
+                node: self.name_of(NodeId(id)),
+                id,
+                region: node.map(|node| node.region.to_string()).unwrap_or_default(),
+                role: if leads { "leader" } else { role }.to_owned(),
+                matched_index,
+                lag: status.last_log.saturating_sub(matched_index),
+                applied_index: leads.then_some(health.applied),
+            }
+        };
+        let voters = health.voters.iter().map(|id| member(*id, "voter"));
+        let learners = health.learners.iter().map(|id| member(*id, "learner"));
+        let mut members: Vec<_> = voters.chain(learners).collect();
+        members.sort_by(|a, b| a.node.cmp(&b.node));
+        Ok(Response::new(v1::Raft {
+            leader: self.name_of(NodeId(health.leader)),
+            term: health.term,
+            members,
+            committed_index: status.committed,
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        let name = request.into_inner().node;
+        let state = self.control.decided.state();
+        let Some(node) = state.node_named(&name) else {
+            let names = state.nodes.values().map(|node| node.name.as_str());
+            let hint = nearest(&name, names)
+                .map(|like| format!("; did you mean `{like}`?"))
+                .unwrap_or_default();
+            let message = format!("no node is named `{name}`{hint}");
+            return Err(status::of_kind(Kind::NotFound, "NO_SUCH_NODE", message));
+        };
+        let (leader, mut client) = self.leader_client()?;
+        if leader == node.id {
+            let term = self.control.health.now().term;
+            return Ok(Response::new(v1::TransferLeaderResponse { leader: name, term }));
+        }
+        let request = peer::TransferLeaderRequest {
+            cluster_id: self.control.cluster.to_string(),
+            to: node.id.0,
+        };
+        let answer = tokio::time::timeout(LEADER_TIMEOUT, client.transfer_leader(request)).await;
+        let answer = answer.map_err(|_| unavailable("the leader did not answer"))??.into_inner();
+        let leader = self.name_of(NodeId(answer.leader));
+        Ok(Response::new(v1::TransferLeaderResponse { leader, term: answer.term }))
+    }
+}
+
+fn unavailable(message: &str) -> Status {
+    status::of_kind(Unavailable::KIND, Unavailable::REASON, message)
+}

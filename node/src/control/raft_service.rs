@@ -1,0 +1,176 @@
+//! Raft's messages from other nodes. Each must name this cluster and this node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::{Stream, StreamExt as _};
+use nigh_model::{ClusterId, NodeId};
+use nigh_proto::peer::v1::{RaftMessage, SnapshotChunk, raft_server};
+use nigh_storage::raft::TypeConfig;
+use openraft::alias::{SnapshotMetaOf, VoteOf};
+use openraft::raft::AppendEntriesRequest;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Raft;
+
+/// Largest snapshot taken from another node.
+const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+
+/// When a leader was last heard of.
+#[derive(Clone)]
+pub(crate) struct LastHeard {
+    began: Instant,
+    /// In ms after `began`, plus one; 0: never.
+    at: Arc<AtomicU64>,
+}
+
+impl LastHeard {
+    /// Never.
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), at: Arc::default() }
+    }
+
+    fn note(&self) {
+        self.at.store(self.began.elapsed().as_millis() as u64 + 1, Relaxed);
+    }
+
+    /// The time since, or since the start when none was ever heard of.
+    pub(crate) fn ago(&self) -> Duration {
+        let at = self.at.load(Relaxed).saturating_sub(1);
+        self.began.elapsed().saturating_sub(Duration::from_millis(at))
+    }
+}
+
+/// Serves Raft's messages.
+#[derive(Clone)]
+pub(crate) struct RaftService {
+    raft: Raft,
+    own: NodeId,
+    cluster: ClusterId,
+    heard: LastHeard,
+}
+
+type Answers = std::pin::Pin<Box<dyn Stream<Item = Result<RaftMessage, Status>> + Send>>;
+
+impl RaftService {
+    /// Hands messages to this Raft.
+    pub(crate) fn new(raft: Raft, own: NodeId, cluster: ClusterId, heard: LastHeard) -> Self {
+        Self { raft, own, cluster, heard }
+    }
+
+    fn check(&self, message: &RaftMessage) -> Result<(), Status> {
+        if message.cluster_id != self.cluster.as_str() {
+            return Err(Status::failed_precondition(format!(
+                "this node belongs to cluster {} and not to {}",
+                self.cluster, message.cluster_id
+            )));
+        }
+        if message.to != self.own.0 {
+            return Err(Status::failed_precondition(format!(
+                "this is node {} and not {}",
+                self.own, message.to
+            )));
+        }
+        Ok(())
+    }
+
+    fn open<T: DeserializeOwned>(&self, message: &RaftMessage) -> Result<T, Status> {
+        self.check(message)?;
+        rmp_serde::from_slice(&message.payload).map_err(|error| {
+            Status::invalid_argument(format!("the message does not decode: {error}"))
+        })
+    }
+
+    fn answer(&self, to: u64, payload: &impl Serialize) -> Result<RaftMessage, Status> {
+        let payload = rmp_serde::to_vec_named(payload)
+            .map_err(|error| Status::internal(format!("the answer does not encode: {error}")))?;
+        let cluster_id = self.cluster.to_string();
+        Ok(RaftMessage { cluster_id, from: self.own.0, to, payload: payload.into() })
+    }
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for RaftService {
+    type AppendStream = Answers;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<RaftMessage>>,
+    ) -> Result<Response<Answers>, Status> {
+        let service = self.clone();
+        // A message that does not open ends the stream: the sender starts it anew.
+        let opened = service.clone();
+        let requests = request.into_inner().scan((), move |(), message| {
+            let opened: Result<AppendEntriesRequest<TypeConfig>, Status> =
+                message.and_then(|message| opened.open(&message));
+            if let Err(status) = &opened {
+                tracing::debug!(%status, "append stream ended");
+            }
+            std::future::ready(opened.ok())
+        });
+        let heard = self.heard.clone();
+        let requests = requests.inspect(move |_| heard.note());
+        let answers = self.raft.stream_append(requests);
+        let answers = answers.map(move |result| match result {
+            Ok(result) => service.answer(0, &result),
+            Err(fatal) => Err(Status::unavailable(format!("raft has stopped: {fatal}"))),
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        let message = request.into_inner();
+        let vote = self.raft.vote(self.open(&message)?).await.map_err(stopped)?;
+        Ok(Response::new(self.answer(message.from, &vote)?))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<RaftMessage>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        let message = request.into_inner();
+        let vote = self.raft.pre_vote(self.open(&message)?).await.map_err(stopped)?;
+        Ok(Response::new(self.answer(message.from, &vote)?))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        let mut chunks = request.into_inner();
+        let no_head = || Status::invalid_argument("the first chunk carries no head");
+        let first = chunks.message().await?.ok_or_else(no_head)?;
+        let head = first.head.ok_or_else(no_head)?;
+        let (vote, meta): (VoteOf<TypeConfig>, SnapshotMetaOf<TypeConfig>) = self.open(&head)?;
+        let mut data = BytesMut::from(&first.data[..]);
+        while let Some(chunk) = chunks.message().await? {
+            if data.len() + chunk.data.len() > SNAPSHOT_BYTES_MAX {
+                return Err(Status::resource_exhausted("the snapshot is larger than 1 GiB"));
+            }
+            data.extend_from_slice(&chunk.data);
+        }
+        self.heard.note();
+        let snapshot = openraft::storage::Snapshot { meta, snapshot: data.freeze().into() };
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        Ok(Response::new(self.answer(head.from, &answer)?))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<RaftMessage>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        let message = request.into_inner();
+        let request = self.open(&message)?;
+        let answer = self.raft.handle_transfer_leader(request).await.map_err(stopped)?;
+        Ok(Response::new(self.answer(message.from, &answer)?))
+    }
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("raft has stopped: {error}"))
+}
