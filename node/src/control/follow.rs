@@ -1,0 +1,165 @@
+//! Following the state on nodes that hold no Raft log: a snapshot, then every entry, from the
+//! nearest replica that answers; another one when it falls silent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nigh_model::{NodeId, State, apply, command};
+use nigh_proto::peer::v1::control_client::ControlClient;
+use nigh_proto::peer::v1::watch_event::Event;
+use nigh_proto::peer::v1::{Entries, SnapshotPiece, WatchRequest};
+use tokio_util::sync::CancellationToken;
+
+use super::health::Health;
+use super::propose::Control;
+use crate::peer::Lane;
+
+/// A replica that says nothing for this long is left: it promises a word twice a second.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// Between two rounds of asking.
+const PAUSE: Duration = Duration::from_millis(200);
+/// A replica that does not open the stream by then is passed over.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest state taken from a replica.
+const STATE_BYTES_MAX: usize = 1 << 30;
+
+/// Follows the state while this node holds no Raft log, until cancelled.
+///
+/// # Errors
+/// An entry that this build does not know: the node must halt, and says this.
+pub(crate) async fn keep_following(
+    control: Control,
+    stop: CancellationToken,
+) -> Result<(), String> {
+    loop {
+        if !is_member(&control) {
+            for replica in replicas(&control) {
+                let followed = tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    followed = follow(&control, replica) => followed,
+                };
+                match followed {
+                    Err(Left::Unknown(why)) => return Err(why),
+                    Err(Left::Broken(why)) => {
+                        tracing::debug!(peer = %replica, why, "state stream ended");
+                    }
+                    Ok(()) => break,
+                }
+            }
+            if !is_member(&control) {
+                control.health.note_silence();
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+fn is_member(control: &Control) -> bool {
+    let metrics = control.raft.metrics().borrow().clone();
+    metrics.membership_config.membership().get_node(&control.own.0).is_some()
+}
+
+/// Why a replica was left.
+enum Left {
+    /// It fell silent, stopped or is no replica.
+    Broken(String),
+    /// It sent what this build does not know.
+    Unknown(String),
+}
+
+impl From<tonic::Status> for Left {
+    fn from(status: tonic::Status) -> Self {
+        Self::Broken(status.message().to_owned())
+    }
+}
+
+/// Replicas as far as they are known, nearest first, then everybody else: one of them may know.
+fn replicas(control: &Control) -> Vec<NodeId> {
+    let health = control.health.now();
+    let state = control.decided.state();
+    let mut ids: Vec<NodeId> =
+        state.nodes.keys().copied().filter(|id| *id != control.own).collect();
+    let rank = |id: &NodeId| {
+        let replica = health.voters.contains(id) || health.learners.contains(id);
+        (!replica, control.peers.is_ejected(*id))
+    };
+    let rtt = |id: &NodeId| control.peers.rtt_ms(*id).unwrap_or(f64::MAX);
+    ids.sort_by(|a, b| rank(a).cmp(&rank(b)).then(rtt(a).total_cmp(&rtt(b))));
+    ids
+}
+
+/// Follows one replica; `Ok` when this node has become a member of the Raft group itself.
+async fn follow(control: &Control, replica: NodeId) -> Result<(), Left> {
+    let broken = |why: &str| Left::Broken(why.to_owned());
+    let channel = control
+        .peers
+        .channel(replica, Lane::Bulk)
+        .ok_or_else(|| broken("it is no longer registered"))?;
+    let mut client = ControlClient::new(channel)
+        .max_decoding_message_size(super::network::MESSAGE_BYTES_MAX);
+    let request = WatchRequest {
+        cluster_id: control.cluster.to_string(),
+        node_id: control.own.0,
+        after: control.decided.state().applied,
+    };
+    let opened = tokio::time::timeout(OPEN_TIMEOUT, client.watch(request)).await;
+    let mut events = opened.map_err(|_| broken("it did not answer"))??.into_inner();
+    let mut pieces = Vec::new();
+    loop {
+        let event = tokio::time::timeout(SILENCE_MAX, events.message()).await;
+        let event = event.map_err(|_| broken("it fell silent"))??;
+        let event = event.ok_or_else(|| broken("it stopped"))?;
+        match event.event {
+            Some(Event::Snapshot(piece)) => take_piece(control, &mut pieces, piece)?,
+            Some(Event::Entries(entries)) => take_entries(control, entries)?,
+            Some(Event::Health(message)) => {
+                let health = Health::of_message(&message);
+                if health.role_of(control.own) != "none" && is_member(control) {
+                    return Ok(());
+                }
+                control.health.note(health);
+            }
+            None => {}
+        }
+    }
+}
+
+fn take_piece(control: &Control, pieces: &mut Vec<u8>, piece: SnapshotPiece) -> Result<(), Left> {
+    if pieces.len() + piece.data.len() > STATE_BYTES_MAX {
+        return Err(Left::Broken("its state is larger than 1 GiB".to_owned()));
+    }
+    pieces.extend_from_slice(&piece.data);
+    if piece.last {
+        let state: State = rmp_serde::from_slice(pieces)
+            .map_err(|error| Left::Unknown(format!("the state does not decode: {error}")))?;
+        pieces.clear();
+        tracing::debug!(index = state.applied, "state taken from a snapshot");
+        control.decided.publish(Arc::new(state));
+    }
+    Ok(())
+}
+
+fn take_entries(control: &Control, entries: Entries) -> Result<(), Left> {
+    let mut state = (*control.decided.state()).clone();
+    for entry in entries.entries {
+        if entry.index <= state.applied {
+            continue;
+        }
+        if entry.index != state.applied + 1 {
+            let why = format!("entry {} does not follow {}", entry.index, state.applied);
+            return Err(Left::Broken(why));
+        }
+        if entry.envelope.is_empty() {
+            apply::apply_blank(&mut state, entry.index);
+        } else {
+            let envelope = command::decode(&entry.envelope)
+                .map_err(|error| Left::Unknown(format!("entry {}: {error}", entry.index)))?;
+            apply(&mut state, entry.index, &envelope);
+        }
+    }
+    control.decided.publish(Arc::new(state));
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Changing what is decided, from any node: commands go to whoever leads.
+
+use std::time::Duration;
+
+use nigh_model::command::{self, Command, Envelope, Outcome};
+use nigh_model::{ClusterId, Kind, NodeId, RequestId};
+use nigh_proto::peer::v1::control_client::ControlClient;
+use nigh_proto::peer::v1::{ProposeRequest, ReadIndexRequest};
+use nigh_storage::raft::Proposal;
+use openraft::ReadPolicy;
+use openraft::errors::{ClientWriteError, RaftError};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use super::{HealthBook, Raft};
+use crate::clock;
+use crate::decided::Decided;
+use crate::peer::{Lane, Peers};
+use crate::seen::Seen;
+
+/// A command is tried for this long: an election and a retry fit in.
+const BUDGET: Duration = Duration::from_secs(5);
+/// Once no quorum is known for this long …
+const LOST_AFTER: Duration = Duration::from_secs(5);
+/// … a command is tried only this long.
+const BUDGET_WHEN_LOST: Duration = Duration::from_millis(700);
+/// First and longest pause between two tries.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(300));
+
+/// The control plane as any node reaches it.
+#[derive(Clone)]
+pub(crate) struct Control {
+    /// This node.
+    pub(crate) own: NodeId,
+    /// Its cluster.
+    pub(crate) cluster: ClusterId,
+    /// This node's part in consensus.
+    pub(crate) raft: Raft,
+    /// Ways to the others.
+    pub(crate) peers: Peers,
+    /// The last known decision.
+    pub(crate) decided: Decided,
+    /// The last view.
+    pub(crate) seen: Seen,
+    /// Whether the control plane takes writes.
+    pub(crate) health: HealthBook,
+}
+
+/// The control plane did not take a command, or did not say so in time.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Unavailable {
+    message: String,
+}
+
+impl Unavailable {
+    /// The stable reason of `docs/errors.md`.
+    pub(crate) const REASON: &str = "CONTROL_UNAVAILABLE";
+    /// What the caller should do about it.
+    pub(crate) const KIND: Kind = Kind::Unavailable;
+
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+impl Control {
+    /// Proposes a command and waits until its outcome is applied here too, so that the caller
+    /// reads what it wrote. Retries carry the same request id and are answered the same.
+    ///
+    /// # Errors
+    /// No leader with a quorum took it in time. It may still be carried out later.
+    pub(crate) async fn propose(
+        &self,
+        request_id: Option<RequestId>,
+        command: Command,
+    ) -> Result<(u64, Outcome), Unavailable> {
+        let request_id = Some(request_id.unwrap_or_else(clock::request_id));
+        let envelope = Envelope { request_id, at_ms: clock::now_ms(), command };
+        let bytes = command::encode(&envelope);
+        let deadline = Instant::now() + self.budget();
+        let (index, outcome) = self.until(deadline, async || self.try_once(&bytes).await).await?;
+        let _ = tokio::time::timeout_at(deadline, self.decided.reached(index)).await;
+        Ok((index, outcome))
+    }
+
+    /// Waits until everything that was committed before this call is applied here.
+    ///
+    /// # Errors
+    /// No leader with a quorum confirmed an index in time.
+    pub(crate) async fn read_barrier(&self) -> Result<(), Unavailable> {
+        let deadline = Instant::now() + self.budget();
+        let index = self.until(deadline, async || self.read_index_once().await).await?;
+        tokio::time::timeout_at(deadline, self.decided.reached(index))
+            .await
+            .map_err(|_| Unavailable::new(format!("this node did not reach index {index} in time")))
+    }
+
+    fn budget(&self) -> Duration {
+        if self.health.now().lost_for() >= LOST_AFTER { BUDGET_WHEN_LOST } else { BUDGET }
+    }
+
+    /// Tries until it succeeds or the time is over; says then what the last try met.
+    async fn until<T>(
+        &self,
+        deadline: Instant,
+        mut attempt: impl AsyncFnMut() -> Result<T, Unavailable>,
+    ) -> Result<T, Unavailable> {
+        let mut pause = PAUSE.0;
+        let mut last = Unavailable::new("no leader is known");
+        loop {
+            match tokio::time::timeout_at(deadline, attempt()).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) => last = error,
+                Err(_) => break,
+            }
+            if Instant::now() + pause >= deadline {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+        let lost = self.health.now().lost_for();
+        let since = match lost.is_zero() {
+            true => String::new(),
+            false => format!(" (no quorum for {:.1} s)", lost.as_secs_f64()),
+        };
+        Err(Unavailable::new(format!("the control plane takes no changes now{since}: {last}")))
+    }
+
+    async fn try_once(&self, bytes: &[u8]) -> Result<(u64, Outcome), Unavailable> {
+        let leader = self.leader()?;
+        if leader == self.own {
+            return self.write_here(bytes.to_vec()).await;
+        }
+        let mut client = self.client(leader)?;
+        let cluster_id = self.cluster.to_string();
+        let request = ProposeRequest { cluster_id, envelope: bytes.to_vec().into() };
+        let answer = client
+            .propose(request)
+            .await
+            .map_err(|status| Unavailable::new(format!("leader {leader}: {}", status.message())))?
+            .into_inner();
+        let outcome = rmp_serde::from_slice(&answer.outcome).map_err(|error| {
+            Unavailable::new(format!("leader {leader} answered rubbish: {error}"))
+        })?;
+        Ok((answer.index, outcome))
+    }
+
+    /// Commits a command on this node, which must lead.
+    ///
+    /// # Errors
+    /// This node does not lead or has lost its quorum.
+    pub(crate) async fn write_here(&self, bytes: Vec<u8>) -> Result<(u64, Outcome), Unavailable> {
+        // A leader without quorum would let the command wait in its log.
+        if self.health.now().lost_for() >= LOST_AFTER {
+            return Err(Unavailable::new("the leader has lost its quorum"));
+        }
+        match self.raft.client_write(Proposal::new(bytes)).await {
+            Ok(written) => {
+                let index = written.log_id().index;
+                let outcome = written.response().outcome().cloned().ok_or_else(|| {
+                    Unavailable::new("the command was committed without an outcome")
+                })?;
+                Ok((index, outcome))
+            }
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                let to = to.leader_id.map_or("nobody".to_owned(), |id| format!("node {id}"));
+                Err(Unavailable::new(format!("node {} does not lead ({to} does)", self.own)))
+            }
+            Err(error) => Err(Unavailable::new(error.to_string())),
+        }
+    }
+
+    async fn read_index_once(&self) -> Result<u64, Unavailable> {
+        let leader = self.leader()?;
+        if leader == self.own {
+            return self.read_index_here().await;
+        }
+        let mut client = self.client(leader)?;
+        let request = ReadIndexRequest { cluster_id: self.cluster.to_string() };
+        let answer = client
+            .read_index(request)
+            .await
+            .map_err(|status| Unavailable::new(format!("leader {leader}: {}", status.message())))?;
+        Ok(answer.into_inner().index)
+    }
+
+    /// The committed index, confirmed by a quorum; this node must lead.
+    ///
+    /// # Errors
+    /// This node does not lead or no quorum confirms it.
+    pub(crate) async fn read_index_here(&self) -> Result<u64, Unavailable> {
+        let read = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await;
+        let (read, _) = read.map_err(|error| Unavailable::new(error.to_string()))?;
+        Ok(read.log_index().unwrap_or(0))
+    }
+
+    fn leader(&self) -> Result<NodeId, Unavailable> {
+        self.health.now().leader.ok_or_else(|| Unavailable::new("no leader is known"))
+    }
+
+    fn client(&self, to: NodeId) -> Result<ControlClient<Channel>, Unavailable> {
+        let channel = self.peers.channel(to, Lane::Control);
+        let channel =
+            channel.ok_or_else(|| Unavailable::new(format!("leader {to} is not registered")))?;
+        Ok(ControlClient::new(channel))
+    }
+}
