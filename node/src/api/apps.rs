@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::agent::{Copies, CopyError};
 use crate::clock;
-use crate::control::{Control, Unavailable, progress};
+use crate::control::{Control, Unavailable, is_known_active, progress};
 use crate::decided::routes_of;
 use crate::seen::{Liveness, View};
 
@@ -308,7 +308,7 @@ fn rollout_of(state: &State, view: &View, app: &App, revision: &Revision) -> v1:
     });
     v1::Rollout {
         nodes: nodes.collect(),
-        active: app.active == Some(revision.id) && served,
+        active: served && is_known_active(view, app, revision),
         superseded: false,
     }
 }

@@ -29,19 +29,20 @@ const STATE_BYTES_MAX: usize = 1 << 30;
 /// An entry that this build does not know: the node must halt, and says this.
 pub(crate) async fn keep_following(
     control: Control,
+    hints: Vec<String>,
     stop: CancellationToken,
 ) -> Result<(), String> {
     loop {
         if !is_member(&control) {
-            for replica in replicas(&control) {
+            for source in sources(&control, &hints) {
                 let followed = tokio::select! {
                     () = stop.cancelled() => return Ok(()),
-                    followed = follow(&control, replica) => followed,
+                    followed = follow(&control, &source) => followed,
                 };
                 match followed {
                     Err(Left::Unknown(why)) => return Err(why),
                     Err(Left::Broken(why)) => {
-                        tracing::debug!(peer = %replica, why, "state stream ended");
+                        tracing::debug!(?source, why, "state stream ended");
                     }
                     Ok(()) => break,
                 }
@@ -76,8 +77,18 @@ impl From<tonic::Status> for Left {
     }
 }
 
+/// Whom to follow.
+#[derive(Clone, Debug)]
+enum Source {
+    /// A registered node.
+    Node(NodeId),
+    /// An address that was given to a node that knows nothing yet. It is left as soon as the
+    /// registry is known.
+    Hint(String),
+}
+
 /// Replicas as far as they are known, nearest first, then everybody else: one of them may know.
-fn replicas(control: &Control) -> Vec<NodeId> {
+fn sources(control: &Control, hints: &[String]) -> Vec<Source> {
     let health = control.health.now();
     let state = control.decided.state();
     let mut ids: Vec<NodeId> =
@@ -88,16 +99,22 @@ fn replicas(control: &Control) -> Vec<NodeId> {
     };
     let rtt = |id: &NodeId| control.peers.rtt_ms(*id).unwrap_or(f64::MAX);
     ids.sort_by(|a, b| rank(a).cmp(&rank(b)).then(rtt(a).total_cmp(&rtt(b))));
-    ids
+    if ids.is_empty() {
+        return hints.iter().cloned().map(Source::Hint).collect();
+    }
+    ids.into_iter().map(Source::Node).collect()
 }
 
 /// Follows one replica; `Ok` when this node has become a member of the Raft group itself.
-async fn follow(control: &Control, replica: NodeId) -> Result<(), Left> {
+async fn follow(control: &Control, source: &Source) -> Result<(), Left> {
     let broken = |why: &str| Left::Broken(why.to_owned());
-    let channel = control
-        .peers
-        .channel(replica, Lane::Bulk)
-        .ok_or_else(|| broken("it is no longer registered"))?;
+    let channel = match source {
+        Source::Node(id) => control
+            .peers
+            .channel(*id, Lane::Bulk)
+            .ok_or_else(|| broken("it is no longer registered"))?,
+        Source::Hint(address) => control.peers.connect(address, None),
+    };
     let mut client = ControlClient::new(channel)
         .max_decoding_message_size(super::network::MESSAGE_BYTES_MAX);
     let request = WatchRequest {
@@ -113,7 +130,12 @@ async fn follow(control: &Control, replica: NodeId) -> Result<(), Left> {
         let event = event.map_err(|_| broken("it fell silent"))??;
         let event = event.ok_or_else(|| broken("it stopped"))?;
         match event.event {
-            Some(Event::Snapshot(piece)) => take_piece(control, &mut pieces, piece)?,
+            Some(Event::Snapshot(piece)) => {
+                take_piece(control, &mut pieces, piece)?;
+                if matches!(source, Source::Hint(_)) && pieces.is_empty() {
+                    return Err(broken("the registry is known now"));
+                }
+            }
             Some(Event::Entries(entries)) => take_entries(control, entries)?,
             Some(Event::Health(message)) => {
                 let health = Health::of_message(&message);

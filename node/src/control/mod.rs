@@ -16,7 +16,7 @@ mod service;
 mod start;
 
 pub(crate) use health::{Health, HealthBook};
-pub(crate) use leader::{Progress, progress};
+pub(crate) use leader::{is_known_active, progress};
 pub(crate) use propose::{Control, Unavailable};
 pub(crate) use raft_service::RaftService;
 pub(crate) use service::{ControlService, raft_status};

@@ -1,0 +1,58 @@
+//! What follows from decisions, done by whoever leads: voters, plans, rollouts.
+//!
+//! Each step looks at the state and the view, and proposes at most what one pure function
+//! says; a step that fails is simply taken again.
+
+mod grace;
+mod members;
+mod planner;
+mod rollout;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use rollout::{is_known_active, progress};
+
+use super::propose::Control;
+use grace::Grace;
+
+/// The steps are taken on every change, and at least this often.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Changes that come together are answered together.
+const SETTLE: Duration = Duration::from_millis(10);
+
+/// Takes the leader's steps while this node leads, until cancelled.
+pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) {
+    let mut health = control.health.changes();
+    let mut decided = control.decided.changes();
+    let mut seen = control.seen.changes();
+    let mut grace = Grace::default();
+    let mut leading = None;
+    loop {
+        let now = health.borrow_and_update().clone();
+        decided.borrow_and_update();
+        seen.borrow_and_update();
+        if now.leader == Some(control.own) && now.lost_since.is_none() {
+            if leading != Some(now.term) {
+                leading = Some(now.term);
+                grace = Grace::default();
+                tracing::info!(term = now.term, "this node leads");
+            }
+            grace.observe(&control.decided.state(), &control.seen.now());
+            planner::step(&control, &grace).await;
+            rollout::step(&control).await;
+            members::step(&control, &grace).await;
+        } else if leading.take().is_some() {
+            tracing::info!(term = now.term, leader = ?now.leader, "this node leads no more");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = health.changed() => if changed.is_err() { return },
+            changed = decided.changed() => if changed.is_err() { return },
+            changed = seen.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        tokio::time::sleep(SETTLE).await;
+    }
+}

@@ -1,0 +1,84 @@
+//! Activates a revision when it is ready everywhere it should be.
+
+use nigh_model::command::Command;
+use nigh_model::{App, NodeId, Revision, State};
+
+use crate::control::propose::Control;
+use crate::seen::{Liveness, View};
+
+/// Activates every revision that can be.
+pub(super) async fn step(control: &Control) {
+    let state = control.decided.state();
+    let ready: Vec<Command> = {
+        let view = control.seen.now();
+        let ready = state.apps.values().filter_map(|app| {
+            let revision = app.revisions.get(&app.rollout?)?;
+            can_activate(&state, &view, revision)
+                .then(|| Command::Activate { app: app.name.clone(), revision: revision.id })
+        });
+        ready.collect()
+    };
+    for command in ready {
+        if let Err(error) = control.propose(None, command).await {
+            tracing::debug!(%error, "activation not committed");
+            return;
+        }
+    }
+}
+
+/// Whether every function of the revision is placed, and every live node that should have one
+/// has it: at least one of them for each function.
+fn can_activate(state: &State, view: &View, revision: &Revision) -> bool {
+    revision.functions().all(|(function, _)| {
+        let Some(assignment) = state.assignments.get(&function) else { return false };
+        let mut live = assignment
+            .nodes
+            .keys()
+            .filter(|id| view.liveness(**id) != Liveness::Dead)
+            .filter_map(|id| view.nodes.get(id))
+            .peekable();
+        live.peek().is_some() && live.all(|node| node.has_settled(state.plan_basis, revision.id))
+    })
+}
+
+/// A node that should have a revision, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The node.
+    pub(crate) node: NodeId,
+    /// Whether it has all that it should have, and knows the revision to be active if it is.
+    pub(crate) ready: bool,
+    /// Whether it is thought to be alive.
+    pub(crate) alive: bool,
+}
+
+/// How far a revision is on each node that should have it.
+pub(crate) fn progress(
+    state: &State,
+    view: &View,
+    app: &App,
+    revision: &Revision,
+) -> Vec<Progress> {
+    let active = app.active == Some(revision.id);
+    let index = if active { app.changed } else { state.plan_basis };
+    let mut nodes: Vec<NodeId> = revision
+        .functions()
+        .filter_map(|(function, _)| state.assignments.get(&function))
+        .flat_map(|assignment| assignment.nodes.keys().copied())
+        .collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let progress = nodes.into_iter().map(|node| Progress {
+        node,
+        ready: view.nodes.get(&node).is_some_and(|seen| seen.has_settled(index, revision.id)),
+        alive: view.liveness(node) != Liveness::Dead,
+    });
+    progress.collect()
+}
+
+/// Whether every live node of the cluster knows that the revision is active.
+pub(crate) fn is_known_active(view: &View, app: &App, revision: &Revision) -> bool {
+    let live = view.nodes.values().filter(|seen| seen.liveness == Liveness::Alive);
+    app.active == Some(revision.id)
+        && live.into_iter().all(|seen| seen.report.settled >= app.changed)
+}

@@ -1,0 +1,274 @@
+//! Starts this node's part in consensus and keeps what is known of it up to date.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nigh_model::command::{self, Command, Envelope, NodeSpec};
+use nigh_model::{ClusterId, NodeId};
+use nigh_storage::raft::{LogStore, Proposal, Published, RaftNode, StateMachine};
+use openraft::{Config as RaftConfig, SnapshotPolicy};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::feed::Feed;
+use super::health::{Health, HealthBook, before_now};
+use super::network::Network;
+use super::propose::Control;
+use super::raft_service::{LastHeard, RaftService};
+use super::service::ControlService;
+use super::{ELECTION_MS, HEARTBEAT_MS, Raft, follow, join, leader};
+use crate::clock;
+use crate::config::Config;
+use crate::decided::Decided;
+use crate::error::Error;
+use crate::peer::Peers;
+use crate::seen::Seen;
+
+/// A leader that no quorum has answered for this long counts as having lost it.
+const QUORUM_ACK_MAX_MS: u64 = 1_500;
+/// Without a word from the leader for this long, none is known.
+const LEADER_SILENCE_MAX: Duration = Duration::from_millis(ELECTION_MS.1 + 300);
+/// What is known of the group is brought up to date at least this often.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+/// Log entries between two snapshots.
+const SNAPSHOT_EVERY: u64 = 5_000;
+/// Log entries kept after a snapshot, for members that are a little behind.
+const ENTRIES_KEPT: u64 = 2_000;
+/// The first node leads by then, or does not at all.
+const FIRST_LEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What consensus is started from.
+pub(crate) struct ControlParts {
+    /// This node.
+    pub(crate) own: NodeId,
+    /// Its cluster.
+    pub(crate) cluster: ClusterId,
+    /// As it was configured.
+    pub(crate) config: Arc<Config>,
+    /// The Raft log and vote.
+    pub(crate) log: LogStore,
+    /// The state machine.
+    pub(crate) machine: StateMachine,
+    /// What the state machine applies, in its order.
+    pub(crate) published: mpsc::UnboundedReceiver<Published>,
+    /// Peer addresses of replicas for a node that knows none.
+    pub(crate) hints: Vec<String>,
+    /// Ways to the others.
+    pub(crate) peers: Peers,
+    /// The last known decision.
+    pub(crate) decided: Decided,
+    /// The last view.
+    pub(crate) seen: Seen,
+}
+
+/// Consensus as it runs.
+pub(crate) struct Running {
+    /// For those who ask and change.
+    pub(crate) control: Control,
+    /// For the other members.
+    pub(crate) raft_service: RaftService,
+    /// For the other nodes.
+    pub(crate) control_service: ControlService,
+}
+
+/// Starts Raft and the loops around it. They stop with `stop`; `failed` hears why this node
+/// cannot go on.
+///
+/// # Errors
+/// Raft does not start from what is on disk.
+pub(crate) async fn start(
+    parts: ControlParts,
+    stop: &CancellationToken,
+    failed: mpsc::Sender<String>,
+) -> Result<Running, Error> {
+    let ControlParts { own, cluster, config, peers, decided, seen, .. } = &parts;
+    let network = Network { peers: peers.clone(), own: *own, cluster: cluster.clone() };
+    let raft_config = raft_config(cluster).map_err(|error| Error::Raft(error.to_string()))?;
+    let raft = Raft::new(own.0, raft_config, network, parts.log, parts.machine)
+        .await
+        .map_err(|error| Error::Raft(error.to_string()))?;
+    let control = Control {
+        own: *own,
+        cluster: cluster.clone(),
+        raft: raft.clone(),
+        peers: peers.clone(),
+        decided: decided.clone(),
+        seen: seen.clone(),
+        health: HealthBook::new(),
+    };
+    let heard = LastHeard::new();
+    let feed = Feed::new(decided.state().applied);
+
+    tokio::spawn(publish(parts.published, decided.clone(), feed.clone()));
+    tokio::spawn(keep_health(control.clone(), heard.clone(), stop.clone(), failed.clone()));
+    tokio::spawn(follow_or_fail(control.clone(), parts.hints, stop.clone(), failed));
+    tokio::spawn(leader::lead_when_leader(control.clone(), stop.clone()));
+    tokio::spawn(keep_registered(control.clone(), config.clone(), stop.clone()));
+
+    let raft_service = RaftService::new(raft, *own, cluster.clone(), heard);
+    let config = config.clone();
+    let control_service = ControlService { control: control.clone(), feed, config };
+    Ok(Running { control, raft_service, control_service })
+}
+
+/// Begins a cluster of which this node is the only voter; goes on where an earlier attempt was
+/// cut short.
+///
+/// # Errors
+/// Raft does not come to lead.
+pub(crate) async fn bootstrap(control: &Control, config: &Config) -> Result<(), Error> {
+    let failed = |error: &dyn std::fmt::Display| Error::Raft(error.to_string());
+    if !control.raft.is_initialized().await.map_err(|error| failed(&error))? {
+        let members = BTreeMap::from([(control.own.0, raft_node(&join::describe(config)))]);
+        control.raft.initialize(members).await.map_err(|error| failed(&error))?;
+    }
+    control
+        .raft
+        .wait(Some(FIRST_LEAD_TIMEOUT))
+        .current_leader(control.own.0, "the first node leads")
+        .await
+        .map_err(|error| failed(&error))?;
+    let command =
+        Command::Bootstrap { cluster: control.cluster.clone(), node: join::describe(config) };
+    let envelope = Envelope { request_id: None, at_ms: clock::now_ms(), command };
+    let written = control
+        .raft
+        .client_write(Proposal::new(command::encode(&envelope)))
+        .await
+        .map_err(|error| failed(&error))?;
+    control.decided.reached(written.log_id().index).await;
+    Ok(())
+}
+
+/// A node as the Raft group knows it.
+pub(super) fn raft_node(spec: &NodeSpec) -> RaftNode {
+    RaftNode {
+        name: spec.name.to_string(),
+        region: spec.region.to_string(),
+        peer: spec.addresses.peer.clone(),
+    }
+}
+
+fn raft_config(cluster: &ClusterId) -> Result<Arc<RaftConfig>, openraft::ConfigError> {
+    let config = RaftConfig {
+        cluster_name: cluster.to_string(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS.0,
+        election_timeout_max: ELECTION_MS.1,
+        enable_pre_vote: Some(true),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        max_payload_entries: 256,
+        install_snapshot_timeout: 30_000,
+        send_snapshot_timeout: 60_000,
+        ..RaftConfig::default()
+    };
+    Ok(Arc::new(config.validate()?))
+}
+
+/// Hands on what the state machine applies, in its order.
+async fn publish(mut published: mpsc::UnboundedReceiver<Published>, decided: Decided, feed: Feed) {
+    while let Some(Published { state, entries }) = published.recv().await {
+        let applied = state.applied;
+        decided.publish(state);
+        feed.push(applied, entries);
+    }
+}
+
+/// Follows the state while this node holds no log; what it cannot follow ends the node.
+async fn follow_or_fail(
+    control: Control,
+    hints: Vec<String>,
+    stop: CancellationToken,
+    failed: mpsc::Sender<String>,
+) {
+    if let Err(why) = follow::keep_following(control, hints, stop).await {
+        let _ = failed.send(why).await;
+    }
+}
+
+/// Keeps what is known of the Raft group up to date from Raft's own metrics, while this node
+/// is a member of it; and notices when Raft has stopped.
+async fn keep_health(
+    control: Control,
+    heard: LastHeard,
+    stop: CancellationToken,
+    failed: mpsc::Sender<String>,
+) {
+    let own = control.own.0;
+    let mut metrics = control.raft.metrics();
+    loop {
+        let now = metrics.borrow_and_update().clone();
+        if let Err(fatal) = &now.running_state
+            && !stop.is_cancelled()
+        {
+            let _ = failed.send(format!("raft has stopped: {fatal}")).await;
+            return;
+        }
+        let membership = now.membership_config.membership();
+        if membership.get_node(&own).is_some() {
+            let leads = now.current_leader == Some(own);
+            let lost = if leads {
+                let alone = membership.voter_ids().count() == 1;
+                let ack_ms = now.last_quorum_acked.map_or(0, |at| at.elapsed().as_millis() as u64);
+                (!alone && ack_ms > QUORUM_ACK_MAX_MS).then(|| Duration::from_millis(ack_ms))
+            } else {
+                let ago = heard.ago();
+                (now.current_leader.is_none() || ago > LEADER_SILENCE_MAX).then_some(ago)
+            };
+            control.health.note(Health {
+                leader: now.current_leader.filter(|_| leads || lost.is_none()).map(NodeId),
+                term: now.current_term,
+                voters: membership.voter_ids().map(NodeId).collect(),
+                learners: membership.learner_ids().map(NodeId).collect(),
+                lost_since: lost.map(before_now),
+            });
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = metrics.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+        }
+    }
+}
+
+/// Tells the cluster when this node has come back with other addresses or another build.
+async fn keep_registered(control: Control, config: Arc<Config>, stop: CancellationToken) {
+    let spec = join::describe(&config);
+    let mut changes = control.decided.changes();
+    loop {
+        changes.borrow_and_update();
+        let state = control.decided.state();
+        let same = state.nodes.get(&control.own).is_none_or(|node| {
+            node.addresses == spec.addresses
+                && node.region == spec.region
+                && node.zone == spec.zone
+                && node.location == spec.location
+                && node.version == spec.version
+                && node.feature_level == spec.feature_level
+        });
+        if !same {
+            let command = Command::UpdateNode { id: control.own, node: spec.clone() };
+            match control.propose(None, command).await {
+                Ok((_, Ok(_))) => tracing::info!("registered anew with changed addresses or build"),
+                Ok((_, Err(refusal))) => {
+                    tracing::error!(%refusal, "the cluster refuses what this node says of itself");
+                    return;
+                }
+                // Tried again at once: proposing has waited long enough.
+                Err(error) => {
+                    tracing::debug!(%error, "not yet registered anew");
+                    if stop.is_cancelled() {
+                        return;
+                    }
+                    continue;
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
