@@ -165,7 +165,11 @@ async fn run(
         let work = AssertUnwindSafe(serve(&loaded, &mut guest.store, request, answer));
         let mut work = pin!(work.catch_unwind());
         let metered = poll_fn(|context| {
-            usage.slice_begins();
+            // A guest that is woken by the end of its time shall not answer that it is over.
+            match usage.slice_begins() {
+                Verdict::Go => {}
+                stop => return Poll::Ready(Err(stop)),
+            }
             let poll = work.as_mut().poll(context);
             let verdict = usage.slice_ends();
             match poll {

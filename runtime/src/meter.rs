@@ -44,10 +44,11 @@ impl Usage {
         self.state().failure.clone()
     }
 
-    /// The guest gets a thread.
-    pub(crate) fn slice_begins(&self) {
+    /// The guest gets a thread, if it may go on.
+    pub(crate) fn slice_begins(&self) -> Verdict {
         let mut state = self.state();
         state.slice = Some(Stopwatch::start(state.busy));
+        state.meter.judge(Duration::ZERO, Instant::now())
     }
 
     /// The guest leaves its thread.

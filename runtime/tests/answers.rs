@@ -114,7 +114,7 @@ async fn usage_tells_cpu_time_and_memory() {
     let usage = response.body().usage();
     support::read(response).await.unwrap();
     until("the guest ends", || usage.ended()).await;
-    assert!(usage.cpu() >= Duration::from_millis(15), "{usage:?}");
+    assert!(usage.cpu() >= Duration::from_millis(1), "{usage:?}");
     assert!(usage.memory_bytes_peak() >= 64 << 10, "{usage:?}");
     assert_eq!(usage.failure(), None);
 }
