@@ -1,1 +1,110 @@
 //! What this node must do to match the decision.
+//!
+//! `wants` and `diff` decide and are pure; `run` carries it out; `stock` is what is on disk,
+//! `shelf` what can be called. `fetch`, `service` and `replicate` move components between
+//! nodes.
+
+mod demanded;
+mod diff;
+mod error;
+mod fetch;
+mod flight;
+mod incoming;
+mod replicate;
+mod retry;
+mod run;
+mod service;
+mod shelf;
+mod stock;
+mod wants;
+
+use std::sync::Arc;
+
+use nigh_model::{NodeId, Region};
+use nigh_runtime::Engine;
+use nigh_storage::ArtifactStore;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use diff::Settled;
+pub(crate) use error::Error;
+pub(crate) use fetch::Fetcher;
+pub(crate) use replicate::Copies;
+pub(crate) use service::PeerArtifacts;
+pub(crate) use shelf::{Present, Shelf, ShelfError, Taken};
+pub(crate) use stock::Stock;
+
+use crate::decided::Decided;
+use crate::peer::Peers;
+use crate::seen::Seen;
+
+/// What an agent works with.
+pub(crate) struct Setup {
+    /// This node.
+    pub(crate) own: NodeId,
+    /// Where it stands.
+    pub(crate) region: Region,
+    /// What is decided.
+    pub(crate) decided: Decided,
+    /// What is seen.
+    pub(crate) seen: Seen,
+    /// The other nodes.
+    pub(crate) peers: Peers,
+    /// The disk.
+    pub(crate) store: Arc<ArtifactStore>,
+    /// The compiler.
+    pub(crate) engine: Engine,
+    /// Compilations at once.
+    pub(crate) compile_threads: usize,
+}
+
+/// The agent's parts, for those who use them.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    /// What can be called here.
+    pub(crate) shelf: Shelf,
+    /// What is on disk here.
+    pub(crate) stock: Stock,
+    /// Brings components here.
+    pub(crate) fetcher: Fetcher,
+    /// Brings components to others.
+    pub(crate) copies: Copies,
+    /// Up to where this node has what is assigned to it.
+    pub(crate) settled: watch::Receiver<Settled>,
+    /// The service for other nodes.
+    pub(crate) peer_service: PeerArtifacts,
+}
+
+impl Agent {
+    /// Looks at what is on disk, and returns the agent and its loop, which runs until it is
+    /// cancelled. Blocks for a moment.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub(crate) fn new(
+        setup: Setup,
+        stop: CancellationToken,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), Error> {
+        let Setup { own, region, decided, seen, peers, store, engine, compile_threads } = setup;
+        let stock = Stock::open(store, engine, compile_threads)?;
+        let fetcher =
+            Fetcher::new(own, stock.clone(), decided.clone(), seen.clone(), peers.clone());
+        let shelf =
+            Shelf::new(own, region.clone(), decided.clone(), stock.clone(), fetcher.clone());
+        let place = (own, region.clone());
+        let copies =
+            Copies::new(place, stock.clone(), fetcher.clone(), decided.clone(), seen, peers);
+        let peer_service = PeerArtifacts::new(stock.clone(), fetcher.clone(), decided.clone());
+        let (settle, settled) = watch::channel(Settled::default());
+        let worker = run::Worker::new(
+            (own, region),
+            decided,
+            shelf.clone(),
+            stock.clone(),
+            fetcher.clone(),
+            settle,
+        );
+        let agent = Self { shelf, stock, fetcher, copies, settled, peer_service };
+        Ok((agent, worker.run(stop)))
+    }
+}

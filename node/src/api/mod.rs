@@ -1,4 +1,5 @@
 //! The public gRPC services besides the invoker.
 
 pub(crate) mod apps;
+pub(crate) mod artifacts;
 pub(crate) mod cluster;

@@ -1,0 +1,236 @@
+//! What this node must do to match the decision. Pure: what should be here and what is here
+//! in, actions out.
+//!
+//! It deliberately does not know what is under way or has failed; the loop that carries the
+//! actions out does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nigh_model::{Digest, FunctionRef, NodeId, Region, RevisionId, State, Tier};
+use nigh_placement::demand::{self, idle};
+
+use super::wants::{Verdict, Want, Wants};
+
+/// What is wanted no more stays this long, in ms: calls routed on older knowledge find it.
+pub(crate) const UNWANTED_GRACE_MS: u64 = 10_000;
+/// A component that no revision is made of stays this long after it was last put or asked
+/// for, in ms: its deploy may still be under way.
+pub(crate) const UPLOAD_GRACE_MS: u64 = 600_000;
+/// A component whose revisions may all not be in this region stays this long after it was last
+/// put or asked for, in ms: it was uploaded here on its way to where it may be.
+pub(crate) const FORBIDDEN_GRACE_MS: u64 = 30_000;
+/// Functions loaded at once, about 180 KiB each; beyond it those not called for longest go.
+pub(crate) const LOADED_MAX: usize = 4_096;
+/// Revisions named as lagging: they must fit a gossip message with everything else.
+pub(crate) const LAG_MAX: usize = 24;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Action {
+    /// Fetch a component from another node.
+    Fetch(Digest),
+    /// Compile a component that is here.
+    Compile(Digest),
+    /// Load a function whose component is compiled here.
+    Load(FunctionRef),
+    /// Unload a function.
+    Unload(FunctionRef),
+    /// Remove a compiled artifact.
+    RemoveCompiled(Digest),
+    /// Remove a component.
+    RemoveComponent(Digest),
+}
+
+/// What is on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Here {
+    /// Components, and when each was last put or asked for, in ms.
+    pub(crate) components: BTreeMap<Digest, u64>,
+    /// Components whose compiled artifact is here.
+    pub(crate) compiled: BTreeSet<Digest>,
+    /// Loaded functions.
+    pub(crate) warm: BTreeMap<FunctionRef, Warmth>,
+    /// Functions that were unloaded, and when each had been called last, in ms.
+    pub(crate) rested: BTreeMap<FunctionRef, u64>,
+    /// Since when what is here is not wanted.
+    pub(crate) unwanted: Unwanted,
+}
+
+/// A loaded function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Warmth {
+    /// Its component.
+    pub(crate) component: Digest,
+    /// When it was called last, or loaded if it never was, in ms.
+    pub(crate) last_call_ms: u64,
+}
+
+/// Since when what is here is not wanted, in ms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unwanted {
+    functions: BTreeMap<FunctionRef, u64>,
+    compiled: BTreeMap<Digest, u64>,
+}
+
+impl Unwanted {
+    /// Takes note of what is not wanted now, and forgets what is wanted again or gone.
+    pub(crate) fn note(
+        &mut self,
+        wants: &Wants,
+        warm: &BTreeMap<FunctionRef, Warmth>,
+        compiled: &BTreeSet<Digest>,
+        now_ms: u64,
+    ) {
+        let unwanted = |function: &FunctionRef| !wants.functions.contains_key(function);
+        self.functions.retain(|function, _| warm.contains_key(function) && unwanted(function));
+        for function in warm.keys().filter(|function| unwanted(function)) {
+            self.functions.entry(function.clone()).or_insert(now_ms);
+        }
+        let wanted = wants.compiled();
+        self.compiled.retain(|digest, _| compiled.contains(digest) && !wanted.contains(digest));
+        for digest in compiled.difference(&wanted) {
+            self.compiled.entry(*digest).or_insert(now_ms);
+        }
+    }
+}
+
+/// Up to where this node has everything that is assigned to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// The state index up to which everything assigned to this node is here …
+    pub(crate) index: u64,
+    /// … but for these revisions, in order; [`LAG_MAX`] at most.
+    pub(crate) lag: Vec<RevisionId>,
+}
+
+/// What `own`, a node in `region`, must do, in order.
+pub(crate) fn diff(
+    own: NodeId,
+    region: &Region,
+    state: &State,
+    demanded: &BTreeSet<FunctionRef>,
+    here: &Here,
+    now_ms: u64,
+) -> Vec<Action> {
+    steps(&Wants::of(own, region, state, demanded), here, now_ms)
+}
+
+/// The same where it is known what is wanted.
+pub(crate) fn steps(wants: &Wants, here: &Here, now_ms: u64) -> Vec<Action> {
+    let mut actions = Vec::new();
+    bring(wants, here, now_ms, &mut actions);
+    let mut warm = here.warm.clone();
+    for function in surplus(wants, here, now_ms) {
+        warm.remove(&function);
+        actions.push(Action::Unload(function));
+    }
+    remove(wants, here, &warm, now_ms, &mut actions);
+    actions
+}
+
+/// Up to where everything that should be here is here, by the state of this index.
+pub(crate) fn settled(wants: &Wants, here: &Here, index: u64, now_ms: u64) -> Settled {
+    let full = here.warm.len() >= LOADED_MAX;
+    let lacks = |(function, want): &(&FunctionRef, &Want)| {
+        let cold = want.tier == Tier::Warm
+            && !full
+            && !here.warm.contains_key(function)
+            && !rests(function, want, here, now_ms);
+        want.assigned && (cold || !here.compiled.contains(&want.component))
+    };
+    let lag: BTreeSet<RevisionId> =
+        wants.functions.iter().filter(lacks).map(|(function, _)| function.revision).collect();
+    let mut lag: Vec<RevisionId> = lag.into_iter().collect();
+    // A revision is unknown before the index that is its id, so it lags not there.
+    let index = lag.get(LAG_MAX).map_or(index, |first_unnamed| first_unnamed.0.saturating_sub(1));
+    lag.truncate(LAG_MAX);
+    Settled { index, lag }
+}
+
+fn bring(wants: &Wants, here: &Here, now_ms: u64, actions: &mut Vec<Action>) {
+    let mut coming = BTreeSet::new();
+    let mut room = LOADED_MAX.saturating_sub(here.warm.len());
+    for (function, want) in &wants.functions {
+        let component = want.component;
+        if coming.insert(component) {
+            if !here.components.contains_key(&component) {
+                actions.push(Action::Fetch(component));
+            }
+            if !here.compiled.contains(&component) {
+                actions.push(Action::Compile(component));
+            }
+        }
+        let cold = want.tier == Tier::Warm && !here.warm.contains_key(function);
+        if cold && room > 0 && !rests(function, want, here, now_ms) {
+            room -= 1;
+            actions.push(Action::Load(function.clone()));
+        }
+    }
+}
+
+/// Whether a function was unloaded because nobody called it: it waits for the next call.
+fn rests(function: &FunctionRef, want: &Want, here: &Here, now_ms: u64) -> bool {
+    let last = here.rested.get(function);
+    last.is_some_and(|last_call_ms| idle(*last_call_ms, want.idle_ms, now_ms, want.steady))
+}
+
+/// Loaded functions that are not wanted, idle, or too many.
+fn surplus(wants: &Wants, here: &Here, now_ms: u64) -> Vec<FunctionRef> {
+    let mut surplus = Vec::new();
+    let mut functions = Vec::new();
+    let mut loaded = Vec::new();
+    for (function, warmth) in &here.warm {
+        let last_call_ms = warmth.last_call_ms;
+        match wants.functions.get(function) {
+            Some(want) => {
+                functions.push(function);
+                let (idle_ms, keep) = (want.idle_ms, want.steady);
+                loaded.push(demand::Loaded { last_call_ms, idle_ms, keep });
+            }
+            None if due(here.unwanted.functions.get(function), UNWANTED_GRACE_MS, now_ms) => {
+                surplus.push(function.clone());
+            }
+            None => {}
+        }
+    }
+    let mut out = Vec::new();
+    demand::unload(&loaded, LOADED_MAX, now_ms, &mut out);
+    surplus.extend(out.into_iter().map(|at| functions[at].clone()));
+    surplus.sort_unstable();
+    surplus
+}
+
+fn remove(
+    wants: &Wants,
+    here: &Here,
+    warm: &BTreeMap<FunctionRef, Warmth>,
+    now_ms: u64,
+    actions: &mut Vec<Action>,
+) {
+    let mut needed = wants.compiled();
+    needed.extend(warm.values().map(|warmth| warmth.component));
+    let mut compiled = here.compiled.clone();
+    for digest in here.compiled.difference(&needed) {
+        if due(here.unwanted.compiled.get(digest), UNWANTED_GRACE_MS, now_ms) {
+            compiled.remove(digest);
+            actions.push(Action::RemoveCompiled(*digest));
+        }
+    }
+    for (digest, asked_ms) in &here.components {
+        let grace_ms = match wants.verdict(digest) {
+            Verdict::Keep => continue,
+            Verdict::Forbidden => FORBIDDEN_GRACE_MS,
+            Verdict::Unknown => UPLOAD_GRACE_MS,
+        };
+        if !compiled.contains(digest) && due(Some(asked_ms), grace_ms, now_ms) {
+            actions.push(Action::RemoveComponent(*digest));
+        }
+    }
+}
+
+fn due(since_ms: Option<&u64>, grace_ms: u64, now_ms: u64) -> bool {
+    since_ms.is_some_and(|since_ms| now_ms.saturating_sub(*since_ms) >= grace_ms)
+}
+
+#[cfg(test)]
+mod tests;

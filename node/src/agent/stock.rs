@@ -1,0 +1,247 @@
+//! What is on this node's disk: components and their compiled artifacts.
+//!
+//! The one place where the agent touches the store and the compiler, all of it on threads that
+//! may block. It deliberately does not decide what should be here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nigh_model::Digest;
+use nigh_runtime::{Engine, Loaded};
+use nigh_storage::ArtifactStore;
+use tokio::sync::{RwLock, Semaphore, watch};
+use tokio::time::Instant;
+
+use super::error::{Error, blocking};
+use super::flight::Flights;
+use super::incoming::Incoming;
+
+/// The components and compiled artifacts on this node's disk. A clone is the same stock.
+#[derive(Clone)]
+pub(crate) struct Stock {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) store: Arc<ArtifactStore>,
+    pub(super) engine: Engine,
+    index: Mutex<Index>,
+    /// Read while a component is put in place, written while one is removed: an upload of what
+    /// is just being removed must not be lost.
+    pub(super) placing: RwLock<()>,
+    compilers: Semaphore,
+    compiling: Flights<Digest, ()>,
+    loading: Flights<Digest, Loaded>,
+    changes: watch::Sender<u64>,
+    began: Instant,
+}
+
+/// What is where, so that no call asks the disk.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Index {
+    /// When each component was last put or asked for, in ms of [`Stock::now_ms`].
+    pub(super) components: BTreeMap<Digest, u64>,
+    /// Components whose compiled artifact of this engine is there.
+    pub(super) compiled: BTreeSet<Digest>,
+}
+
+impl Stock {
+    /// Looks at what is on disk. Blocks.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub(crate) fn open(
+        store: Arc<ArtifactStore>,
+        engine: Engine,
+        compile_threads: usize,
+    ) -> Result<Self, Error> {
+        store.remove_other_engines(engine.key())?;
+        let index = Index {
+            components: store.list()?.into_iter().map(|digest| (digest, 0)).collect(),
+            compiled: store.list_compiled(engine.key())?.into_iter().collect(),
+        };
+        let inner = Inner {
+            store,
+            engine,
+            index: Mutex::new(index),
+            placing: RwLock::new(()),
+            compilers: Semaphore::new(compile_threads.max(1)),
+            compiling: Flights::default(),
+            loading: Flights::default(),
+            changes: watch::channel(0).0,
+            began: Instant::now(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The agent's clock: ms since the node's start, never going back.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.inner.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Follows changes of what is here, on disk or loaded.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Whether the component is here.
+    pub(crate) fn holds(&self, digest: &Digest) -> bool {
+        self.index().components.contains_key(digest)
+    }
+
+    /// The same for one that is about to be used: if it is here, it stays for a grace.
+    pub(crate) fn holds_for_use(&self, digest: &Digest) -> bool {
+        let now_ms = self.now_ms();
+        match self.index().components.get_mut(digest) {
+            Some(asked_ms) => {
+                *asked_ms = now_ms;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether the compiled artifact is here.
+    pub(crate) fn is_compiled(&self, digest: &Digest) -> bool {
+        self.index().compiled.contains(digest)
+    }
+
+    /// The component's size; none when it is not here.
+    pub(crate) async fn size_of(&self, digest: Digest) -> Result<Option<u64>, Error> {
+        if !self.holds_for_use(&digest) {
+            return Ok(None);
+        }
+        let store = self.inner.store.clone();
+        blocking(move || Ok(store.len(digest)?)).await
+    }
+
+    /// What is where.
+    pub(super) fn snapshot(&self) -> Index {
+        self.index().clone()
+    }
+
+    /// Begins to take in a component; it must have exactly `bytes` when they were announced.
+    pub(crate) fn receive(&self, digest: Digest, bytes: Option<u64>) -> Incoming {
+        Incoming::begin(self.clone(), digest, bytes)
+    }
+
+    /// A component's bytes, their digest checked.
+    pub(crate) async fn read(&self, digest: Digest) -> Result<Vec<u8>, Error> {
+        let store = self.inner.store.clone();
+        let read = blocking(move || Ok(store.read(digest)?)).await;
+        if let Err(Error::Storage(error)) = &read {
+            self.forget_if_broken(digest, error).await?;
+        }
+        read
+    }
+
+    /// Compiles a component that is here, unless it is compiled; single flight.
+    pub(crate) async fn compile(&self, digest: Digest) -> Result<(), Error> {
+        if self.is_compiled(&digest) {
+            return Ok(());
+        }
+        let stock = self.clone();
+        self.inner.compiling.join(digest, || stock.compile_now(digest)).await
+    }
+
+    async fn compile_now(self, digest: Digest) -> Result<(), Error> {
+        let stopping = |_| Error::Internal("the node stops".into());
+        let _one_of_few = self.inner.compilers.acquire().await.map_err(stopping)?;
+        if self.is_compiled(&digest) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let wasm = self.read(digest).await?;
+        let inner = self.inner.clone();
+        blocking(move || {
+            let artifact = inner.engine.compile(&wasm)?;
+            Ok(inner.store.put_compiled(inner.engine.key(), digest, &artifact)?)
+        })
+        .await?;
+        self.index().compiled.insert(digest);
+        self.changed();
+        tracing::info!(component = %digest, ms = began.elapsed().as_millis(), "compiled");
+        Ok(())
+    }
+
+    /// Maps the compiled artifact of a component; single flight.
+    ///
+    /// # Errors
+    /// An artifact that cannot be used is removed: it must be compiled again.
+    pub(crate) async fn load(&self, digest: Digest) -> Result<Loaded, Error> {
+        let stock = self.clone();
+        self.inner.loading.join(digest, || stock.load_now(digest)).await
+    }
+
+    async fn load_now(self, digest: Digest) -> Result<Loaded, Error> {
+        let inner = self.inner.clone();
+        let loaded = blocking(move || {
+            let path = inner.store.compiled_path(inner.engine.key(), digest)?;
+            let path = path.ok_or(nigh_storage::Error::NoSuchArtifact { digest })?;
+            Ok(inner.engine.load(&path)?)
+        })
+        .await;
+        // A removed one is no surprise, its file is gone and so is its place in the index.
+        if let Err(error) = &loaded
+            && !matches!(error, Error::Internal(_))
+            && self.is_compiled(&digest)
+        {
+            tracing::warn!(component = %digest, %error, "a compiled artifact is unusable");
+            self.remove_compiled(digest).await?;
+        }
+        loaded
+    }
+
+    /// Removes the compiled artifact.
+    pub(crate) async fn remove_compiled(&self, digest: Digest) -> Result<(), Error> {
+        self.index().compiled.remove(&digest);
+        self.changed();
+        let inner = self.inner.clone();
+        blocking(move || Ok(inner.store.remove_compiled(inner.engine.key(), digest)?)).await
+    }
+
+    /// Removes a component, unless it was put or asked for after `asked_ms`.
+    pub(crate) async fn remove(&self, digest: Digest, asked_ms: u64) -> Result<(), Error> {
+        let _alone = self.inner.placing.write().await;
+        {
+            let mut index = self.index();
+            if index.components.get(&digest).is_some_and(|ms| *ms > asked_ms) {
+                return Ok(());
+            }
+            index.components.remove(&digest);
+        }
+        let store = self.inner.store.clone();
+        blocking(move || Ok(store.remove(digest)?)).await
+    }
+
+    /// A component was put in place.
+    pub(super) fn placed(&self, digest: Digest) {
+        let now_ms = self.now_ms();
+        self.index().components.insert(digest, now_ms);
+        self.changed();
+    }
+
+    /// Tells those who follow that something is here or gone.
+    pub(super) fn changed(&self) {
+        self.inner.changes.send_modify(|version| *version += 1);
+    }
+
+    /// What turned out to be lost or damaged must be fetched again.
+    pub(super) async fn forget_if_broken(
+        &self,
+        digest: Digest,
+        error: &nigh_storage::Error,
+    ) -> Result<(), Error> {
+        use nigh_storage::Error::{Corrupt, NoSuchArtifact};
+        if matches!(error, NoSuchArtifact { .. } | Corrupt { .. }) && self.holds(&digest) {
+            tracing::warn!(component = %digest, %error, "a component is lost on this node");
+            self.remove(digest, u64::MAX).await?;
+            self.changed();
+        }
+        Ok(())
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.inner.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
