@@ -1,5 +1,28 @@
 //! What is seen: membership, load and warm sets, spread by chitchat over our own transport.
+//!
+//! `keys` and `view` translate between chitchat's keys and the words of this crate,
+//! `envelope` is what a datagram looks like, `directory` knows who stands behind an address:
+//! all four are pure. `delay` and `transport` carry messages, `seeds` finds nodes that gossip
+//! has not heard of, `keeper` holds it all together, `service` is the door to the others.
+//!
+//! It deliberately decides nothing: what follows from what is seen is for the other parts.
 
+mod config;
+mod counters;
+mod delay;
+mod directory;
+mod envelope;
 mod filter;
+mod keeper;
+mod keys;
+mod seeds;
+mod service;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod view;
 
+pub(crate) use config::{GossipConfig, GossipTiming};
+pub(crate) use counters::Counters;
 pub(crate) use filter::Filter;
+pub(crate) use service::{Gossip, GossipService, Publisher};

@@ -1,0 +1,46 @@
+//! What gossip counts; telemetry reads it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// How many so far.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What happened to messages since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Sent as a datagram.
+    pub(crate) sent: Count,
+    /// Sent over the peer connection because they fit no datagram.
+    pub(crate) overflowed: Count,
+    /// Of those: not answered, or refused.
+    pub(crate) overflow_failed: Count,
+    /// Not sent: too many were on their way, or the system refused.
+    pub(crate) send_dropped: Count,
+    /// Not sent: fits no datagram and no peer connection leads there.
+    pub(crate) too_large: Count,
+    /// Received, either way, and handed on.
+    pub(crate) received: Count,
+    /// Dropped: no nigh datagram, or of an unknown format.
+    pub(crate) not_ours: Count,
+    /// Dropped: of another cluster.
+    pub(crate) other_cluster: Count,
+    /// Dropped: its content does not decode.
+    pub(crate) undecodable: Count,
+    /// Dropped: more were delivered over peer connections than could be taken in.
+    pub(crate) inbox_full: Count,
+    /// Gossip started again after a failure inside.
+    pub(crate) restarts: Count,
+}

@@ -1,0 +1,199 @@
+//! How gossip messages travel: as datagrams, or over the peer connection when too large.
+//!
+//! Delay between regions is emulated here for datagrams; the peer connection has its own.
+//! Nothing that a stranger sends and nothing that the network does ends the transport.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use bytes::Bytes;
+use chitchat::transport::{Socket, Transport};
+use chitchat::{ChitchatMessage, Deserializable as _, Serializable as _};
+use nigh_proto::peer::v1::Message;
+use nigh_proto::peer::v1::gossip_client::GossipClient;
+use tokio::net::UdpSocket;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::counters::Counters;
+use super::delay::Letter;
+use super::directory::Directory;
+use super::envelope::{Envelope, Refused};
+use crate::peer::{Lane, Link, Peers};
+
+/// A larger message might be cut into IP fragments on its way, and one lost fragment loses it
+/// all: 1,280 bytes pass everywhere (RFC 8200 § 5), less the headers of IP and UDP.
+const DATAGRAM_BYTES_MAX: usize = 1_200;
+/// What UDP can carry at all over IPv4.
+const UDP_BYTES_MAX: usize = 65_507;
+/// Messages on their way over peer connections at once; gossip repeats what is lost.
+const OVERFLOWING_MAX: usize = 16;
+/// A delivery not answered by then failed.
+const DELIVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Delivered messages waiting to be read.
+const INBOX_MAX: usize = 64;
+/// Wait after a failure to receive, so that a lasting one does not spin.
+const RECEIVE_BACKOFF: Duration = Duration::from_millis(20);
+
+/// Where messages that came over peer connections wait to be read.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    open: ArcSwapOption<mpsc::Sender<(SocketAddr, Bytes)>>,
+}
+
+impl Inbox {
+    /// Puts a message in; false when it is full or nobody reads.
+    pub(super) fn put(&self, from: SocketAddr, message: Bytes) -> bool {
+        self.open.load().as_ref().is_some_and(|open| open.try_send((from, message)).is_ok())
+    }
+
+    fn reopen(&self) -> mpsc::Receiver<(SocketAddr, Bytes)> {
+        let (sender, receiver) = mpsc::channel(INBOX_MAX);
+        self.open.store(Some(Arc::new(sender)));
+        receiver
+    }
+}
+
+/// The transport of one node. Opening it again takes over from the socket opened before.
+#[derive(Clone)]
+pub(super) struct Wire {
+    pub(super) udp: Arc<UdpSocket>,
+    pub(super) advertise: SocketAddr,
+    pub(super) envelope: Envelope,
+    pub(super) link: Link,
+    pub(super) peers: Peers,
+    pub(super) directory: Arc<ArcSwap<Directory>>,
+    pub(super) letters: mpsc::Sender<Letter>,
+    pub(super) overflowing: Arc<Semaphore>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// As many as may be on their way over peer connections.
+pub(super) fn overflowing() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(OVERFLOWING_MAX))
+}
+
+#[async_trait]
+impl Transport for Wire {
+    async fn open(&self, _: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        let delivered = self.inbox.reopen();
+        Ok(Box::new(Line { wire: self.clone(), delivered, buffer: vec![0; UDP_BYTES_MAX] }))
+    }
+}
+
+/// The transport as chitchat holds it.
+struct Line {
+    wire: Wire,
+    delivered: mpsc::Receiver<(SocketAddr, Bytes)>,
+    buffer: Vec<u8>,
+}
+
+#[async_trait]
+impl Socket for Line {
+    async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
+        let message = self.wire.envelope.seal(&message.serialize_to_vec());
+        if message.len() <= DATAGRAM_BYTES_MAX || !self.wire.overflow(to, &message) {
+            self.wire.datagram(to, message).await;
+        }
+        // An error would end the gossip: a lost message is no such thing.
+        Ok(())
+    }
+
+    /// Nothing is lost when this is dropped while it waits.
+    async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
+        loop {
+            let (from, message) = tokio::select! {
+                received = self.wire.udp.recv_from(&mut self.buffer) => match received {
+                    Ok((length, from)) => (from, self.wire.read(&mut self.buffer[..length])),
+                    Err(error) => {
+                        tracing::debug!(%error, "a gossip datagram could not be received");
+                        tokio::time::sleep(RECEIVE_BACKOFF).await;
+                        continue;
+                    }
+                },
+                delivered = self.delivered.recv() => {
+                    let Some((from, message)) = delivered else {
+                        anyhow::bail!("another socket has taken over");
+                    };
+                    (from, self.wire.read(&mut Vec::from(message)))
+                }
+            };
+            if let Some(message) = message {
+                return Ok((from, message));
+            }
+        }
+    }
+}
+
+impl Wire {
+    /// Opens and decodes a message; none, and counted, when it is not one of ours.
+    fn read(&self, datagram: &mut [u8]) -> Option<ChitchatMessage> {
+        let mut message = match self.envelope.open(datagram) {
+            Ok(message) => message,
+            Err(refused) => {
+                match refused {
+                    Refused::Format => self.counters.not_ours.add(),
+                    Refused::Cluster => self.counters.other_cluster.add(),
+                }
+                return None;
+            }
+        };
+        // The decoder checks every length before it reads; should it still panic, the keeper
+        // starts gossip again.
+        match ChitchatMessage::deserialize(&mut message) {
+            Ok(decoded) => {
+                self.counters.received.add();
+                Some(decoded)
+            }
+            Err(_) => {
+                self.counters.undecodable.add();
+                None
+            }
+        }
+    }
+
+    async fn datagram(&self, to: SocketAddr, datagram: Bytes) {
+        if datagram.len() > UDP_BYTES_MAX {
+            return self.counters.too_large.add();
+        }
+        let directory = self.directory.load_full();
+        let delay = directory.region(&to).map_or(Duration::ZERO, |to| self.link.one_way(to));
+        if delay.is_zero() {
+            return match self.udp.send_to(&datagram, to).await {
+                Ok(_) => self.counters.sent.add(),
+                Err(_) => self.counters.send_dropped.add(),
+            };
+        }
+        let letter = Letter { at: Instant::now() + delay, to, datagram };
+        if self.letters.try_send(letter).is_err() {
+            self.counters.send_dropped.add();
+        }
+    }
+
+    /// Sends a message over the peer connection, if one leads there; false when none does.
+    fn overflow(&self, to: SocketAddr, message: &Bytes) -> bool {
+        let node = self.directory.load().node(&to);
+        let channel = node.and_then(|node| self.peers.channel(node, Lane::Control));
+        let Some(channel) = channel else { return false };
+        let Ok(permit) = self.overflowing.clone().try_acquire_owned() else {
+            self.counters.send_dropped.add();
+            return true;
+        };
+        let message = Message { from: self.advertise.to_string(), data: message.clone() };
+        self.counters.overflowed.add();
+        let counters = self.counters.clone();
+        tokio::spawn(async move {
+            let mut client = GossipClient::new(channel);
+            let answer = tokio::time::timeout(DELIVER_TIMEOUT, client.deliver(message)).await;
+            if !matches!(answer, Ok(Ok(_))) {
+                counters.overflow_failed.add();
+            }
+            drop(permit);
+        });
+        true
+    }
+}
