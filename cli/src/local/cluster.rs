@@ -1,0 +1,152 @@
+//! Starting and stopping the nodes of a local cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, select_all};
+use nigh_model::Kind;
+use nigh_node::{Config, Error, Node, Start};
+use nigh_placement::RttMatrix;
+use nigh_placement::geo::known_region;
+use tracing::Instrument as _;
+
+use crate::failure::{Failure, Result};
+use crate::local::folder::Folder;
+use crate::local::layout::{Place, Ports};
+
+/// Guest instances at once, all nodes together: each reserves address space, of which a
+/// process has 47 bits.
+const SLOTS: u32 = 1_000;
+/// Threads that run guests, per node: one that computes must not hold up all others.
+const GUEST_THREADS: usize = 2;
+/// What a node has to end its calls and close its files when it is stopped.
+const GRACE: Duration = Duration::from_secs(3);
+/// All nodes together: what people wait for after Ctrl-C.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+/// A node that is not serving after this will not be.
+const READY_MAX: Duration = Duration::from_secs(60);
+
+/// Running nodes.
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+}
+
+impl Cluster {
+    /// Starts all nodes; the first one begins the cluster, the others join it.
+    pub(crate) async fn start(
+        places: &[Place],
+        folder: &Folder,
+        rtt: Option<Arc<RttMatrix>>,
+    ) -> Result<Self> {
+        let starts = places.iter().enumerate().map(|(index, place)| {
+            let config = config(index, places, folder, rtt.clone());
+            let span = tracing::info_span!("node", node = %place.name);
+            Box::pin(Node::start(config)).instrument(span)
+        });
+        let mut nodes = Vec::new();
+        let mut failed = None;
+        for (place, started) in places.iter().zip(join_all(starts).await) {
+            match started {
+                Ok(node) => nodes.push(node),
+                Err(error) => failed = failed.or(Some(not_started(place, &error))),
+            }
+        }
+        let cluster = Self { nodes };
+        match failed {
+            None => Ok(cluster),
+            Some(failure) => {
+                cluster.stop().await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Waits until every node serves.
+    pub(crate) async fn ready(&self) -> Result {
+        let ready = join_all(self.nodes.iter().map(Node::ready));
+        match tokio::time::timeout(READY_MAX, ready).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let seconds = READY_MAX.as_secs();
+                Err(Failure::new(
+                    Kind::Timeout,
+                    format!("the cluster does not serve after {seconds} s"),
+                )
+                .hint("nigh.log in the data folder says what each node waits for"))
+            }
+        }
+    }
+
+    /// Ends when a node cannot go on.
+    pub(crate) async fn failed(&self) -> Failure {
+        let failures = self.nodes.iter().map(|node| {
+            Box::pin(async move {
+                let why = node.failed().await;
+                let name = &node.config().name;
+                Failure::internal(format!("node {name} cannot go on")).why(why)
+            })
+        });
+        select_all(failures).await.0
+    }
+
+    /// Stops all nodes in order, within 5 s.
+    pub(crate) async fn stop(self) {
+        let stops = self.nodes.into_iter().map(|node| Box::pin(node.shutdown(GRACE)));
+        if tokio::time::timeout(SHUTDOWN_MAX, join_all(stops)).await.is_err() {
+            tracing::warn!("nodes did not stop in time and were ended");
+        }
+    }
+}
+
+fn config(index: usize, places: &[Place], folder: &Folder, rtt: Option<Arc<RttMatrix>>) -> Config {
+    let Place { name, region, ports } = &places[index];
+    let nodes = u32::try_from(places.len()).unwrap_or(1).max(1);
+    Config {
+        name: name.clone(),
+        region: region.clone(),
+        zone: None,
+        location: known_region(region.as_str()).map(|known| known.location),
+        data: folder.of_node(name),
+        http: Ports::address(ports.http),
+        api: Ports::address(ports.api),
+        peer: Ports::address(ports.peer),
+        gossip: Ports::address(ports.gossip),
+        advertise: None,
+        start: match index {
+            0 => Start::Bootstrap,
+            _ => Start::Join(vec![Ports::address(places[0].ports.peer).to_string()]),
+        },
+        rtt,
+        slots: (SLOTS / nodes).max(1),
+        guest_threads: GUEST_THREADS,
+        compile_threads: 1,
+    }
+}
+
+fn not_started(place: &Place, error: &Error) -> Failure {
+    let failure = Failure::new(error.kind(), format!("node {} does not start", place.name))
+        .why(error.to_string());
+    match error {
+        Error::AddressInUse { .. } => failure.hint("all ports move with --base-port P"),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::layout::deal;
+    use nigh_model::Region;
+
+    #[test]
+    fn the_first_node_begins_the_cluster_and_the_others_join_it() {
+        let places = deal(2, &[Region::new("eu-west-1").unwrap()], None).unwrap();
+        let folder = Folder::new("data".into());
+        let first = config(0, &places, &folder, None);
+        assert_eq!((first.start, first.slots), (Start::Bootstrap, 500));
+        assert!(first.location.is_some());
+        let second = config(1, &places, &folder, None);
+        assert_eq!(second.start, Start::Join(vec!["127.0.0.1:7401".to_owned()]));
+        assert_eq!(second.data, std::path::Path::new("data/eu-west-1-b"));
+    }
+}

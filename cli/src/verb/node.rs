@@ -1,0 +1,83 @@
+//! `nigh node`: the daemon of a machine.
+
+mod settings;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nigh_node::{Error, Node};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::{Failure, Result};
+use crate::logging;
+use settings::Settings;
+
+/// What the node has to end its calls and close its files when it is stopped.
+const GRACE: Duration = Duration::from_secs(4);
+/// When it is ended whether it has stopped or not.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  nigh node --name eu-1 --region eu-west-1 --data /var/lib/nigh --bootstrap
+  nigh node --name us-1 --region us-east-1 --data /var/lib/nigh --join 10.0.0.1:7401 \\
+      --peer 0.0.0.0:7401 --gossip 0.0.0.0:7402 --advertise 10.0.0.2
+  nigh node --config /etc/nigh/node.toml
+
+Flags win over NIGH_* in the environment, which wins over the file. In the file the keys are
+the flags' names with _ for -, such as rtt_matrix; join is a list. On a data folder that
+belongs to a cluster already, --bootstrap and --join only help to find the others, and
+neither is needed.
+
+NIGH_LOG (or RUST_LOG) says what is logged, such as info or nigh_node=debug.")]
+pub(crate) struct Args {
+    /// TOML file with any of the settings below
+    #[arg(long, env = "NIGH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: settings::Flags,
+}
+
+pub(crate) async fn run(args: Args) -> Result {
+    let settings = Settings::collect(args.flags, args.config.as_deref())?;
+    let config = settings.validate()?;
+    logging::to_stderr()?;
+    let mut terminate = signal(SignalKind::terminate())
+        .map_err(|error| Failure::internal(format!("cannot watch for SIGTERM: {error}")))?;
+
+    let span = tracing::info_span!("node", node = %config.name);
+    let start = tracing::Instrument::instrument(Box::pin(Node::start(config)), span);
+    let node = tokio::select! {
+        started = start => started.map_err(|error| not_started(&error))?,
+        () = stop_asked(&mut terminate) => return Ok(()),
+    };
+    let ended = tokio::select! {
+        why = node.failed() => Err(Failure::internal("the node cannot go on").why(why)),
+        () = stop_asked(&mut terminate) => Ok(()),
+    };
+    let name = node.config().name.clone();
+    tracing::info!(node = %name, "stopping");
+    if tokio::time::timeout(SHUTDOWN_MAX, Box::pin(node.shutdown(GRACE))).await.is_err() {
+        tracing::warn!(node = %name, "did not stop in time and was ended");
+    }
+    ended
+}
+
+/// Ends at Ctrl-C or SIGTERM.
+async fn stop_asked(terminate: &mut tokio::signal::unix::Signal) {
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn not_started(error: &Error) -> Failure {
+    let failure = Failure::new(error.kind(), "the node does not start").why(error.to_string());
+    match error {
+        Error::AddressInUse { what, .. } => {
+            failure.hint(format!("stop what listens there, or move the node with --{what} ADDRESS"))
+        }
+        _ => failure,
+    }
+}

@@ -1,0 +1,385 @@
+//! The settings of `nigh node`: from flags, environment and file to a checked configuration.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nigh_model::{Location, NodeName, Region, Zone};
+use nigh_node::{Config, Start};
+use nigh_placement::geo::known_region;
+
+use crate::failure::{Failure, Result};
+use crate::rtt;
+use crate::section::{self, Bad, Section};
+
+/// Guest instances at once unless something else is said.
+const SLOTS_DEFAULT: u32 = 1_000;
+/// Most slots and threads: beyond it a number is a mistake.
+const SLOTS_MAX: u32 = 25_000;
+const THREADS_MAX: u32 = 1_024;
+/// Most addresses to join by.
+const JOIN_MAX: usize = 64;
+
+/// Settings as flags and environment give them; the file has the same.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+pub(crate) struct Flags {
+    /// Name of the node, unique in its cluster
+    #[arg(long, env = "NIGH_NAME", value_name = "NAME")]
+    name: Option<String>,
+    /// Region: nodes of one region are near each other
+    #[arg(long, env = "NIGH_REGION", value_name = "REGION")]
+    region: Option<String>,
+    /// Zone: nodes of one zone fail together
+    #[arg(long, env = "NIGH_ZONE", value_name = "ZONE")]
+    zone: Option<String>,
+    /// Where it stands, in degrees [default: of the region, where that is known]
+    #[arg(long, env = "NIGH_LOCATION", value_name = "LAT,LON", allow_hyphen_values = true)]
+    location: Option<String>,
+    /// Data folder
+    #[arg(long, env = "NIGH_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where to listen for HTTP calls [default: 127.0.0.1:8080]
+    #[arg(long, env = "NIGH_HTTP", value_name = "ADDRESS")]
+    http: Option<String>,
+    /// Where to listen for the gRPC API [default: 127.0.0.1:7400]
+    #[arg(long, env = "NIGH_API", value_name = "ADDRESS")]
+    api: Option<String>,
+    /// Where to listen for other nodes [default: 127.0.0.1:7401]
+    #[arg(long, env = "NIGH_PEER", value_name = "ADDRESS")]
+    peer: Option<String>,
+    /// Where to listen for gossip datagrams [default: 127.0.0.1:7402]
+    #[arg(long, env = "NIGH_GOSSIP", value_name = "ADDRESS")]
+    gossip: Option<String>,
+    /// Host by which others reach the node [default: the address listened on]
+    #[arg(long, env = "NIGH_ADVERTISE", value_name = "HOST")]
+    advertise: Option<String>,
+    /// Round trips between regions to emulate, as CSV
+    #[arg(long, env = "NIGH_RTT_MATRIX", value_name = "FILE")]
+    rtt_matrix: Option<PathBuf>,
+    /// Begin a new cluster: once, on one node
+    #[arg(long, env = "NIGH_BOOTSTRAP", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(require_equals = true, value_name = "true|false")]
+    bootstrap: Option<bool>,
+    /// Join the cluster of these peer addresses
+    #[arg(long, env = "NIGH_JOIN", value_name = "HOST:PORT,…", value_delimiter = ',')]
+    join: Option<Vec<String>>,
+    /// Guest instances at once [default: 1000]
+    #[arg(long, env = "NIGH_SLOTS", value_name = "N")]
+    slots: Option<u32>,
+    /// Threads that run guests [default: one per core]
+    #[arg(long, env = "NIGH_GUEST_THREADS", value_name = "N")]
+    guest_threads: Option<u32>,
+    /// Compilations at once [default: half the cores]
+    #[arg(long, env = "NIGH_COMPILE_THREADS", value_name = "N")]
+    compile_threads: Option<u32>,
+}
+
+/// Settings from all their sources.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings(Flags);
+
+impl Settings {
+    /// Flags and environment first, then the file.
+    pub(crate) fn collect(flags: Flags, file: Option<&Path>) -> Result<Self> {
+        let from_file = file.map(read).transpose()?.unwrap_or_default();
+        Ok(Self(flags.or(from_file)))
+    }
+
+    /// Checks everything that can be checked before a socket opens.
+    pub(crate) fn validate(self) -> Result<Config> {
+        let Self(flags) = self;
+        let name = named("name", "NAME", required("name", flags.name)?, NodeName::new)?;
+        let region = named("region", "REGION", required("region", flags.region)?, Region::new)?;
+        let zone = flags.zone.map(|zone| named("zone", "ZONE", zone, Zone::new)).transpose()?;
+        let location = match flags.location {
+            Some(text) => Some(location(&text)?),
+            None => known_region(region.as_str()).map(|known| known.location),
+        };
+        let peer = address("peer", flags.peer, 7401)?;
+        let gossip = address("gossip", flags.gossip, 7402)?;
+        let http = address("http", flags.http, 8080)?;
+        let api = address("api", flags.api, 7400)?;
+        if flags.advertise.is_none() {
+            for (what, listen) in [("peer", peer), ("gossip", gossip)] {
+                if listen.ip().is_unspecified() {
+                    return Err(Failure::usage(format!("others cannot reach --{what} {listen}"))
+                        .why("it is every address of this machine and none of them")
+                        .hint("name the host by which they do: --advertise HOST"));
+                }
+            }
+        }
+        let advertise = flags.advertise.map(advertised).transpose()?;
+        let rtt = match flags.rtt_matrix {
+            None => None,
+            Some(path) => {
+                let matrix = rtt::read(&path, "--rtt-matrix")?;
+                rtt::check(&matrix, [&region])?;
+                Some(Arc::new(matrix))
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = |what: &str, given: Option<u32>, default: usize| match given {
+            None => Ok(default),
+            Some(number) => bounded(what, number, THREADS_MAX).map(|number| number as usize),
+        };
+        Ok(Config {
+            name,
+            region,
+            zone,
+            location,
+            data: required("data", flags.data)?,
+            http,
+            api,
+            peer,
+            gossip,
+            advertise,
+            start: start(flags.bootstrap.unwrap_or(false), flags.join.unwrap_or_default())?,
+            rtt,
+            slots: bounded("slots", flags.slots.unwrap_or(SLOTS_DEFAULT), SLOTS_MAX)?,
+            guest_threads: threads("guest-threads", flags.guest_threads, cores)?,
+            compile_threads: threads("compile-threads", flags.compile_threads, cores.div_ceil(2))?,
+        })
+    }
+}
+
+impl Flags {
+    /// These, and where they say nothing, those. To begin and to join are one setting: a flag
+    /// for one of them puts the file's other one aside.
+    fn or(self, file: Self) -> Self {
+        let begun = self.bootstrap == Some(true) || self.join.is_some();
+        Self {
+            name: self.name.or(file.name),
+            region: self.region.or(file.region),
+            zone: self.zone.or(file.zone),
+            location: self.location.or(file.location),
+            data: self.data.or(file.data),
+            http: self.http.or(file.http),
+            api: self.api.or(file.api),
+            peer: self.peer.or(file.peer),
+            gossip: self.gossip.or(file.gossip),
+            advertise: self.advertise.or(file.advertise),
+            rtt_matrix: self.rtt_matrix.or(file.rtt_matrix),
+            bootstrap: self.bootstrap.or(if begun { None } else { file.bootstrap }),
+            join: self.join.or(if begun { None } else { file.join }),
+            slots: self.slots.or(file.slots),
+            guest_threads: self.guest_threads.or(file.guest_threads),
+            compile_threads: self.compile_threads.or(file.compile_threads),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Flags> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!("--config: cannot read {}", path.display())).why(error.to_string())
+    })?;
+    let table = section::parse(path, &text)?;
+    of_file(&Section::root(&table, "a node's configuration")).map_err(|bad| bad.failure(path))
+}
+
+fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
+    root.only(&[
+        "name",
+        "region",
+        "zone",
+        "location",
+        "data",
+        "http",
+        "api",
+        "peer",
+        "gossip",
+        "advertise",
+        "rtt_matrix",
+        "bootstrap",
+        "join",
+        "slots",
+        "guest_threads",
+        "compile_threads",
+    ])?;
+    let text = |key| Ok(root.string(key)?.map(str::to_owned));
+    let join: Vec<String> = root.strings("join")?.into_iter().map(str::to_owned).collect();
+    Ok(Flags {
+        name: text("name")?,
+        region: text("region")?,
+        zone: text("zone")?,
+        location: text("location")?,
+        data: root.string("data")?.map(PathBuf::from),
+        http: text("http")?,
+        api: text("api")?,
+        peer: text("peer")?,
+        gossip: text("gossip")?,
+        advertise: text("advertise")?,
+        rtt_matrix: root.string("rtt_matrix")?.map(PathBuf::from),
+        bootstrap: root.boolean("bootstrap")?,
+        join: Some(join).filter(|join| !join.is_empty()),
+        slots: root.count("slots", SLOTS_MAX)?,
+        guest_threads: root.count("guest_threads", THREADS_MAX)?,
+        compile_threads: root.count("compile_threads", THREADS_MAX)?,
+    })
+}
+
+fn required<T>(what: &str, given: Option<T>) -> Result<T> {
+    given.ok_or_else(|| {
+        let variable = what.to_uppercase();
+        Failure::usage(format!("the node's {what} is missing"))
+            .hint(format!("give --{what}, NIGH_{variable}, or `{what}` in the --config file"))
+    })
+}
+
+fn named<T, E: std::fmt::Display>(
+    flag: &str,
+    what: &str,
+    given: String,
+    new: impl Fn(String) -> std::result::Result<T, E>,
+) -> Result<T> {
+    new(given).map_err(|error| Failure::usage(format!("--{flag} {what}: {error}")))
+}
+
+fn address(flag: &str, given: Option<String>, port_default: u16) -> Result<SocketAddr> {
+    let Some(given) = given else { return Ok(SocketAddr::from(([127, 0, 0, 1], port_default))) };
+    given.parse().map_err(|_| {
+        Failure::usage(format!("--{flag}: `{given}` is no address to listen on"))
+            .why("it takes an IP address and a port")
+            .hint(format!("such as --{flag} 0.0.0.0:{port_default} for all addresses"))
+    })
+}
+
+fn advertised(host: String) -> Result<String> {
+    let fits =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']' | '_');
+    let is_address = host.parse::<SocketAddr>().is_ok();
+    let has_port = host.rsplit_once(':').is_some_and(|(name, _)| !name.contains(':'));
+    if host.is_empty() || !host.chars().all(fits) || is_address || has_port {
+        return Err(Failure::usage(format!("--advertise: `{host}` is no host")).hint(
+            "write a name or an IP address without a port: the ports are those listened on",
+        ));
+    }
+    Ok(host)
+}
+
+fn location(text: &str) -> Result<Location> {
+    let degrees = |part: &str, max: f64| {
+        part.trim().parse::<f64>().ok().filter(|degrees| degrees.abs() <= max)
+    };
+    let read = text.split_once(',').and_then(|(latitude, longitude)| {
+        Some((degrees(latitude, 90.0)?, degrees(longitude, 180.0)?))
+    });
+    read.map(|(latitude, longitude)| Location { latitude, longitude }).ok_or_else(|| {
+        Failure::usage(format!("--location: `{text}` is no point on the earth"))
+            .hint("write degrees north and east, such as --location 53.35,-6.26")
+    })
+}
+
+fn start(bootstrap: bool, join: Vec<String>) -> Result<Start> {
+    if bootstrap && !join.is_empty() {
+        return Err(Failure::usage("a node cannot both begin a cluster and join one")
+            .why("--bootstrap and --join were both given, as flags, in the environment or in the file")
+            .hint("--bootstrap belongs to one node, once; all others --join it"));
+    }
+    if join.len() > JOIN_MAX {
+        return Err(Failure::usage(format!(
+            "--join: {} addresses, at most {JOIN_MAX}",
+            join.len()
+        )));
+    }
+    for address in &join {
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        if port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none_or(|port| port == 0) {
+            return Err(Failure::usage(format!("--join: `{address}` is no HOST:PORT"))
+                .hint("name the peer address of a node, such as 10.0.0.1:7401"));
+        }
+    }
+    Ok(match (bootstrap, join.is_empty()) {
+        (true, _) => Start::Bootstrap,
+        (false, false) => Start::Join(join),
+        (false, true) => Start::Resume,
+    })
+}
+
+fn bounded(what: &str, number: u32, max: u32) -> Result<u32> {
+    if (1..=max).contains(&number) {
+        Ok(number)
+    } else {
+        Err(Failure::usage(format!("--{what}: {number} is not from 1 to {max}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags() -> Flags {
+        Flags {
+            name: Some("a".into()),
+            region: Some("eu-west-1".into()),
+            data: Some("data".into()),
+            ..Flags::default()
+        }
+    }
+
+    fn said(change: impl Fn(&mut Flags)) -> String {
+        let mut flags = flags();
+        change(&mut flags);
+        let failure = Settings(flags).validate().unwrap_err();
+        assert!(matches!(failure.exit(), 2..=4), "{failure}");
+        failure.to_string()
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        let config = Settings(flags()).validate().unwrap();
+        assert_eq!(config.start, Start::Resume);
+        assert_eq!(config.http.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.gossip.port(), 7402);
+        assert_eq!(config.slots, SLOTS_DEFAULT);
+        assert!(config.location.is_some(), "eu-west-1 is known");
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.toml");
+        let file = "name = \"file\"\nregion = \"us-east-1\"\nbootstrap = true\nslots = 7\n\
+                    peer = \"10.0.0.1:7401\"";
+        std::fs::write(&path, file).unwrap();
+        let flags = Flags { join: Some(vec!["b:7401".into()]), ..flags() };
+        let config = Settings::collect(flags, Some(&path)).unwrap().validate().unwrap();
+        assert_eq!((config.name.as_str(), config.region.as_str()), ("a", "eu-west-1"));
+        assert_eq!(config.start, Start::Join(vec!["b:7401".into()]));
+        assert_eq!((config.slots, config.peer.to_string().as_str()), (7, "10.0.0.1:7401"));
+    }
+
+    #[test]
+    fn the_file_is_refused_with_the_nearest_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.toml");
+        for (text, expected) in [
+            ("regoin = \"a\"", "did you mean `region`?"),
+            ("name = 1", "`name` is not valid"),
+            ("join = \"a:1\"", "list"),
+            ("bootstrap = \"yes\"", "true or false"),
+            ("name = ", "line 1 is not TOML"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let said = Settings::collect(flags(), Some(&path)).unwrap_err().to_string();
+            assert!(said.contains(expected) && said.contains("node.toml"), "{said}");
+        }
+    }
+
+    #[test]
+    fn everything_is_checked_before_a_socket_opens() {
+        assert!(said(|flags| flags.name = None).contains("NIGH_NAME"));
+        assert!(said(|flags| flags.region = Some("EU West".into())).contains("`EU West`"));
+        assert!(said(|flags| flags.http = Some("8080".into())).contains("--http"));
+        assert!(said(|flags| flags.location = Some("91,0".into())).contains("--location"));
+        assert!(said(|flags| flags.peer = Some("0.0.0.0:7401".into())).contains("--advertise"));
+        assert!(said(|flags| flags.advertise = Some("a:7401".into())).contains("without a port"));
+        assert!(said(|flags| flags.join = Some(vec!["a".into()])).contains("HOST:PORT"));
+        assert!(said(|flags| flags.slots = Some(0)).contains("--slots"));
+        assert!(said(|flags| flags.rtt_matrix = Some("none.csv".into())).contains("none.csv"));
+        let both = said(|flags| {
+            flags.bootstrap = Some(true);
+            flags.join = Some(vec!["a:1".into()]);
+        });
+        assert!(both.contains("both"), "{both}");
+    }
+}
