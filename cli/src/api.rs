@@ -24,6 +24,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Longest wait for the answer to a question that a node answers from memory.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How nodes word a suggestion.
+const SUGGESTED: &str = "did you mean";
+
 /// A connection to one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
@@ -100,7 +103,7 @@ impl Api {
     pub(crate) fn failure(&self, status: &Status) -> Failure {
         let failure = Failure::new(status::kind(status), message(status));
         match (status::reason(status), status.code()) {
-            (Some(reason), _) => failure.why(reason),
+            (Some(reason), _) => failure.reason(reason),
             (None, Code::Unimplemented) => failure
                 .why(format!("{} does not know this call", self.address))
                 .hint("--api takes the API address of a nigh node of this version (port 7400)"),
@@ -116,7 +119,8 @@ impl Api {
     /// The same, and when it was the app or function that is not there, the nearest that is.
     pub(crate) async fn failure_about(&self, status: &Status, named: &str) -> Failure {
         let failure = self.failure(status);
-        if status.code() != Code::NotFound {
+        // A node that knows the nearest name has said it.
+        if status.code() != Code::NotFound || status.message().contains(SUGGESTED) {
             return failure;
         }
         let Ok(apps) = self.all_apps().await else { return failure };

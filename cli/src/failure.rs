@@ -18,13 +18,14 @@ pub(crate) struct Failure {
     exit: u8,
     what: String,
     why: Option<String>,
+    reason: Option<String>,
     hint: Option<String>,
 }
 
 impl Failure {
     /// A failure of this kind; the kind gives the exit status.
     pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { exit: kind.exit_status(), what: what.into(), why: None, hint: None }
+        Self { exit: kind.exit_status(), what: what.into(), why: None, reason: None, hint: None }
     }
 
     /// Something on the command line, in the environment or in a configuration file.
@@ -61,6 +62,13 @@ impl Failure {
     #[must_use]
     pub(crate) fn why(mut self, why: impl Into<String>) -> Self {
         self.why = Some(why.into());
+        self
+    }
+
+    /// Adds the stable word that the platform has for it.
+    #[must_use]
+    pub(crate) fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
         self
     }
 
@@ -104,6 +112,9 @@ impl std::fmt::Display for Failure {
         }
         if let Some(hint) = &self.hint {
             write!(f, "\n  try: {hint}")?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(f, "\n  reason: {reason}")?;
         }
         Ok(())
     }

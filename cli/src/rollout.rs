@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 
 use crate::api::Api;
 use crate::failure::{Failure, Result};
+use crate::output;
 use crate::package::Package;
 use crate::progress::Progress;
 use crate::units;
@@ -113,20 +114,21 @@ async fn commit(api: &Api, package: &Package, deadline: Instant) -> Result<Deplo
         if !is_passing(&refused) || Instant::now() + pause >= deadline {
             return Err(api.failure(&refused));
         }
+        if pause == RETRY_FIRST {
+            output::note(
+                "the connection broke while the revision was being committed; asking again",
+            );
+        }
         sleep(pause).await;
         pause = (pause * 2).min(RETRY_LONGEST);
     }
 }
 
-/// Whether asking again may help: the connection broke, or leadership is changing hands. A
-/// cluster that says that it has no quorum will not have one in a moment.
+/// Whether asking again may help: the connection broke, or the node is going away. A refusal
+/// that names its reason is final: the node has itself tried as long as that made sense.
 fn is_passing(refused: &Status) -> bool {
-    match refused.code() {
-        Code::Unavailable => status::reason(refused).is_none_or(|reason| reason != "NO_QUORUM"),
-        // A connection that breaks under a call, and one that does not come back.
-        Code::Unknown | Code::Cancelled => status::reason(refused).is_none(),
-        _ => false,
-    }
+    let lost = matches!(refused.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+    lost && status::reason(refused).is_none()
 }
 
 /// An id that no other request has.
@@ -147,8 +149,7 @@ mod tests {
     fn only_what_passes_is_tried_again() {
         let of = |code, reason| status::of(code, reason, "x");
         assert!(is_passing(&Status::unavailable("connection refused")));
-        assert!(is_passing(&of(Code::Unavailable, "NO_LEADER")));
-        assert!(!is_passing(&of(Code::Unavailable, "NO_QUORUM")));
+        assert!(!is_passing(&of(Code::Unavailable, "CONTROL_UNAVAILABLE")));
         assert!(!is_passing(&of(Code::InvalidArgument, "BAD_SPEC")));
         assert!(!is_passing(&of(Code::FailedPrecondition, "ROUTE_TAKEN")));
     }

@@ -63,7 +63,7 @@ async fn transfer_leader(api: &Api, node: String, format: Format) -> Result {
         Ok(answer) => answer.into_inner(),
         Err(status) => {
             let failure = api.failure(&status);
-            if status.code() != Code::NotFound {
+            if status.code() != Code::NotFound || status.message().contains("did you mean") {
                 return Err(failure);
             }
             let nodes = api.nodes().await.unwrap_or_default();
