@@ -13,9 +13,9 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, (DataDir, TempDir)> for Bu
     async fn build(
         &self,
     ) -> Result<((DataDir, TempDir), LogStore, StateMachine), StorageError<TypeConfig>> {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder for the test");
         let options = Options::new(std::sync::Arc::new(|_: Published| ()));
-        let stores = Stores::open(folder.path(), options).unwrap();
+        let stores = Stores::open(folder.path(), options).expect("an empty folder opens");
         Ok(((stores.data, folder), stores.log, stores.machine))
     }
 }

@@ -38,9 +38,13 @@ pub enum Op {
 /// How often each call was made.
 pub type Counts = BTreeMap<Op, u64>;
 
-/// The disk. Clones share it.
+/// The disk as one life of a process sees it. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct FaultyDisk(Arc<Mutex<Inner>>);
+pub struct FaultyDisk {
+    inner: Arc<Mutex<Inner>>,
+    /// The power cuts before this life; after the next one it can do nothing any more.
+    cuts: u64,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -91,14 +95,12 @@ struct Fault {
 struct MemoryFile {
     disk: FaultyDisk,
     inode: u64,
-    cuts: u64,
 }
 
 #[derive(Debug)]
 struct MemoryLock {
     disk: FaultyDisk,
     path: PathBuf,
-    cuts: u64,
 }
 
 impl FaultyDisk {
@@ -140,8 +142,14 @@ impl FaultyDisk {
         self.inner().counts.clone()
     }
 
-    /// Cuts the power: open files and locks are dead, faults end, what was not synced is kept or
-    /// lost as the seed says.
+    /// The disk for the life after the last power cut.
+    pub fn power_on(&self) -> Self {
+        let cuts = self.inner().cuts;
+        Self { inner: self.inner.clone(), cuts }
+    }
+
+    /// Cuts the power: this disk, its open files and locks are dead, faults end, what was not
+    /// synced is kept or lost as the seed says. Go on with [`power_on`](Self::power_on).
     pub fn cut_power(&self, seed: u64) {
         let mut dice = Dice(seed);
         let mut inner = self.inner();
@@ -157,6 +165,25 @@ impl FaultyDisk {
             apply(&mut inner.durable_names, change);
         }
         inner.names = inner.durable_names.clone();
+    }
+
+    /// Another disk with the same files, as they read now and all durable.
+    pub fn copy(&self) -> Self {
+        let inner = self.inner();
+        let inodes = inner.inodes.iter().map(|(number, inode)| {
+            let bytes = inode.bytes.clone();
+            let durable = bytes.clone();
+            (*number, Inode { bytes, durable, pending: Vec::new() })
+        });
+        let copy = Inner {
+            inodes: inodes.collect(),
+            names: inner.names.clone(),
+            durable_names: inner.names.clone(),
+            dirs: inner.dirs.clone(),
+            inodes_made: inner.inodes_made,
+            ..Inner::default()
+        };
+        Self { inner: Arc::new(Mutex::new(copy)), cuts: 0 }
     }
 
     /// The bytes of a file as they read now.
@@ -176,8 +203,14 @@ impl FaultyDisk {
         inode.pending.clear();
     }
 
+    /// The disk, if the power was not cut since this life began.
+    fn powered(&self) -> io::Result<MutexGuard<'_, Inner>> {
+        let inner = self.inner();
+        if inner.cuts == self.cuts { Ok(inner) } else { Err(io::Error::other("no power")) }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -287,13 +320,13 @@ impl Dice {
 
 impl Disk for FaultyDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.inner();
+        let mut inner = self.powered()?;
         inner.dirs.extend(path.ancestors().map(Path::to_owned));
         Ok(())
     }
 
     fn create(&self, path: &Path, allocate: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let mut inner = self.inner();
+        let mut inner = self.powered()?;
         inner.begin(Op::Create)?;
         if inner.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -309,17 +342,17 @@ impl Disk for FaultyDisk {
         }
         inner.inodes.insert(inode, made);
         inner.change_name(NameChange::Put(path.to_owned(), inode));
-        Ok(Arc::new(MemoryFile { disk: self.clone(), inode, cuts: inner.cuts }))
+        Ok(Arc::new(MemoryFile { disk: self.clone(), inode }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let inner = self.inner();
+        let inner = self.powered()?;
         let inode = *inner.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(MemoryFile { disk: self.clone(), inode, cuts: inner.cuts }))
+        Ok(Arc::new(MemoryFile { disk: self.clone(), inode }))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let inner = self.inner();
+        let inner = self.powered()?;
         if !inner.dirs.contains(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -332,7 +365,7 @@ impl Disk for FaultyDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = self.inner();
+        let mut inner = self.powered()?;
         inner.begin(Op::Rename)?;
         if !inner.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
@@ -342,7 +375,7 @@ impl Disk for FaultyDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.inner();
+        let mut inner = self.powered()?;
         inner.begin(Op::Remove)?;
         if !inner.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
@@ -352,7 +385,7 @@ impl Disk for FaultyDisk {
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.inner();
+        let mut inner = self.powered()?;
         inner.begin(Op::Remove)?;
         let inside = inner.names.keys().filter(|name| name.starts_with(path)).cloned();
         for name in inside.collect::<Vec<_>>() {
@@ -363,7 +396,7 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.inner();
+        let mut inner = self.powered()?;
         inner.begin(Op::SyncDir)?;
         for (folder, change) in std::mem::take(&mut inner.renames) {
             if folder == path {
@@ -376,25 +409,17 @@ impl Disk for FaultyDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
-        let mut inner = self.inner();
+        let mut inner = self.powered()?;
         if !inner.locks.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(MemoryLock { disk: self.clone(), path: path.to_owned(), cuts: inner.cuts }))
-    }
-}
-
-impl MemoryFile {
-    /// The disk, if the power was not cut since the file was opened.
-    fn inner(&self) -> io::Result<MutexGuard<'_, Inner>> {
-        let inner = self.disk.inner();
-        if inner.cuts == self.cuts { Ok(inner) } else { Err(io::Error::other("no power")) }
+        Ok(Box::new(MemoryLock { disk: self.clone(), path: path.to_owned() }))
     }
 }
 
 impl DiskFile for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut inner = self.inner()?;
+        let mut inner = self.disk.powered()?;
         inner.begin(Op::Read)?;
         let bytes = &inner.inodes[&self.inode].bytes;
         let rest = bytes.get(offset as usize..).unwrap_or_default();
@@ -404,7 +429,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let mut inner = self.inner()?;
+        let mut inner = self.disk.powered()?;
         let failed = inner.begin(Op::Write).err();
         let len = inner.inodes[&self.inode].bytes.len() as u64;
         let room = len.saturating_sub(offset).saturating_add(inner.free());
@@ -420,7 +445,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut inner = self.inner()?;
+        let mut inner = self.disk.powered()?;
         let result = inner.begin(Op::Sync);
         let inode = inner.inodes.get_mut(&self.inode).expect("files are never forgotten");
         let pending = std::mem::take(&mut inode.pending);
@@ -435,11 +460,11 @@ impl DiskFile for MemoryFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.inner()?.inodes[&self.inode].bytes.len() as u64)
+        Ok(self.disk.powered()?.inodes[&self.inode].bytes.len() as u64)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut inner = self.inner()?;
+        let mut inner = self.disk.powered()?;
         let inode = inner.inodes.get_mut(&self.inode).expect("files are never forgotten");
         inode.resize(len as usize);
         Ok(())
@@ -450,8 +475,7 @@ impl Lock for MemoryLock {}
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        let mut inner = self.disk.inner();
-        if inner.cuts == self.cuts {
+        if let Ok(mut inner) = self.disk.powered() {
             inner.locks.remove(&self.path);
         }
     }

@@ -20,6 +20,7 @@ impl Head {
     /// Takes note of a record. False when it cannot follow those before.
     pub(super) fn note(&mut self, kind: RecordKind, payload: &[u8]) -> bool {
         match kind {
+            RecordKind::Begin => {}
             RecordKind::Vote => self.vote = Some(Bytes::copy_from_slice(payload)),
             RecordKind::Committed => self.committed = Some(Bytes::copy_from_slice(payload)),
             RecordKind::Entry => {

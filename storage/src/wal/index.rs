@@ -111,11 +111,6 @@ impl Index {
         self.evicted = self.evicted.saturating_sub(drop);
     }
 
-    /// The oldest segment that an entry lies in; none when an entry is not placed yet or none is.
-    pub(super) fn oldest_segment(&self) -> Option<u64> {
-        Some(self.slots.front()?.place?.segment)
-    }
-
     /// The entries of a half-open range that are held, until so many bytes are exceeded; at least
     /// the first.
     pub(super) fn find(&self, from: u64, to: u64, bytes_max: usize) -> Vec<(u64, Found)> {
@@ -195,6 +190,6 @@ mod tests {
         index.truncate_from(1);
         index.push(1, Bytes::from_static(b"b"), None);
         index.placed(1, old, Place { segment: 1, offset: 64, len: 40 });
-        assert_eq!(index.oldest_segment(), None);
+        assert_eq!(index.slots[0].place, None);
     }
 }

@@ -101,26 +101,20 @@ impl Wal {
             _ => Error::Io { what: "lock", path: folder.to_owned(), source },
         })?;
         crate::disk::remove_temporary(disk.as_ref(), folder)?;
-        let found = recover::recover(disk.as_ref(), folder, sizes.cache_bytes_max)?;
+        let recovered = recover::recover(disk.as_ref(), folder, sizes.cache_bytes_max)?;
+        let head = &recovered.found.head;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                index: found.index,
-                vote: found.head.vote.clone(),
-                committed: found.head.committed.clone(),
-                purged: found.head.purged.clone(),
-                segments: found.segments,
+                vote: head.vote.clone(),
+                committed: head.committed.clone(),
+                purged: head.purged.clone(),
+                index: recovered.index,
+                segments: recovered.segments,
             }),
             failed: OnceLock::new(),
         });
-        let writer = Writer::open(
-            shared.clone(),
-            disk,
-            folder.to_owned(),
-            found.position,
-            found.head,
-            sizes.segment_bytes,
-            lock,
-        )?;
+        let (found, len) = (recovered.found, sizes.segment_bytes);
+        let writer = Writer::open(shared.clone(), disk, folder.to_owned(), found, len, lock)?;
         let (jobs, queue) = channel();
         let thread = thread::Builder::new()
             .name("nigh-wal".to_owned())

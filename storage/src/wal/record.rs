@@ -29,6 +29,9 @@ pub(super) enum RecordKind {
     Truncate = 4,
     /// The last index (8 bytes) that was purged, and the bytes of its log id.
     Purge = 5,
+    /// Nothing: the first record of each segment. Those behind the head then name it as synced,
+    /// which proves that the segment was in use.
+    Begin = 6,
 }
 
 impl RecordKind {
@@ -39,6 +42,7 @@ impl RecordKind {
             3 => Self::Committed,
             4 => Self::Truncate,
             5 => Self::Purge,
+            6 => Self::Begin,
             _ => return None,
         })
     }

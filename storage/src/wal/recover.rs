@@ -21,14 +21,22 @@ use super::tail::TailMark;
 use crate::disk::{Disk, DiskFile, read_file};
 use crate::error::{Context as _, Error};
 
-/// What was found.
+/// What was found, for readers and for the writer.
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub index: Index,
-    pub head: Head,
     pub segments: BTreeMap<u64, Arc<dyn DiskFile>>,
+    pub found: Found,
+}
+
+/// What the writer continues.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub head: Head,
     /// Where the next record goes; none when there is no segment.
     pub position: Option<Position>,
+    /// The highest entry written to each segment that has any.
+    pub last_entries: BTreeMap<u64, u64>,
 }
 
 /// The end of the log.
@@ -59,12 +67,9 @@ pub(super) fn recover(
     let mut scan = Scan {
         disk,
         folder,
-        found: Recovered {
-            index: Index::new(cache_bytes_max),
-            head: Head::default(),
-            segments: BTreeMap::new(),
-            position: None,
-        },
+        index: Index::new(cache_bytes_max),
+        segments: BTreeMap::new(),
+        found: Found::default(),
         last: None,
     };
     for (at, number) in numbers.iter().enumerate() {
@@ -76,7 +81,9 @@ pub(super) fn recover(
 struct Scan<'a> {
     disk: &'a dyn Disk,
     folder: &'a Path,
-    found: Recovered,
+    index: Index,
+    segments: BTreeMap<u64, Arc<dyn DiskFile>>,
+    found: Found,
     last: Option<LastSegment>,
 }
 
@@ -102,7 +109,7 @@ impl Scan<'_> {
                 self.disk.remove(&path).on("remove", &path)?;
                 return self.disk.sync_dir(self.folder).on("sync", self.folder);
             }
-            _ => return Err(Error::corrupt(&path, 0, "its header is not what was written")),
+            _ => return Err(Error::corrupt(&path, 0, "its head is not what was written")),
         };
         let mut position = self.enter(&path, &header, bytes.len() as u64)?;
         let (mut unproven, mut durable) = (0, position.sequence);
@@ -124,13 +131,13 @@ impl Scan<'_> {
         }
         position.durable = position.sequence;
         let file = self.disk.open(&path).on("open", &path)?;
-        self.found.segments.insert(number, file);
+        self.segments.insert(number, file);
         self.found.position = Some(position);
         self.last = Some(LastSegment { bytes, unproven });
         Ok(())
     }
 
-    /// Whether the last segment, whose header cannot be read, was begun but never written to.
+    /// Whether the last segment, whose head is not whole, was begun but never used.
     fn never_used(&self, number: u64, bytes: &[u8]) -> bool {
         let (follows, sequence) = match self.found.position {
             Some(position) => (position.segment + 1 == number, position.sequence),
@@ -168,7 +175,7 @@ impl Scan<'_> {
             capacity: len,
             offset: segment::HEADER_BYTES as u64,
             sequence: header.first_sequence - 1,
-            crc: header.crc(),
+            crc: header.link(),
             durable: 0,
         })
     }
@@ -178,12 +185,14 @@ impl Scan<'_> {
         if !self.found.head.note(kind, payload) {
             return false;
         }
-        let index = &mut self.found.index;
+        let index = &mut self.index;
         match (kind, split_index(payload)) {
             (RecordKind::Entry, Some((entry, bytes))) => {
                 if !index.accepts(entry) {
                     return false;
                 }
+                let last = self.found.last_entries.entry(place.segment).or_default();
+                *last = entry.max(*last);
                 index.push(entry, Bytes::copy_from_slice(bytes), Some(place));
             }
             (RecordKind::Truncate, Some((from, _))) => index.truncate_from(from),
@@ -194,13 +203,13 @@ impl Scan<'_> {
     }
 
     fn finish(self, mark: u64) -> Result<Recovered, Error> {
-        let Self { disk, folder, mut found, last } = self;
+        let Self { disk, folder, index, segments, mut found, last } = self;
         let Some((position, last)) = found.position.as_mut().zip(last) else {
             if mark > 0 {
                 let why = format!("{mark} records were acknowledged and no segment is there");
                 return Err(Error::corrupt(folder, 0, why));
             }
-            return Ok(found);
+            return Ok(Recovered { index, segments, found });
         };
         let path = segment::path(folder, position.segment);
         let end = position.offset as usize;
@@ -212,12 +221,12 @@ impl Scan<'_> {
             let why = format!("records {first} to {acknowledged} are not what was written");
             return Err(Error::corrupt(&path, position.offset, why));
         }
-        if found.index.range() != found.head.held {
-            let (is, should) = (found.index.range(), found.head.held);
+        if index.range() != found.head.held {
+            let (is, should) = (index.range(), found.head.held);
             let why = format!("it holds entries {is:?} and should hold {should:?}");
             return Err(Error::corrupt(folder, 0, why));
         }
-        for (number, file) in &found.segments {
+        for (number, file) in &segments {
             let path = segment::path(folder, *number);
             if *number == position.segment {
                 cut(file.as_ref(), &last.bytes, end, &path)?;
@@ -229,7 +238,7 @@ impl Scan<'_> {
             file.sync().on("sync", &path)?;
         }
         disk.sync_dir(folder).on("sync", folder)?;
-        Ok(found)
+        Ok(Recovered { index, segments, found })
     }
 }
 

@@ -28,6 +28,11 @@ pub(super) struct Header {
     pub prev: u32,
     /// The first and last entry that the log held when this segment was begun.
     pub held: Option<(u64, u64)>,
+    /// The length of the records that repeat what older segments say, in bytes.
+    pub head_len: u32,
+    /// The checksum of those records: without all of them the older segments are still needed, so
+    /// header and head are valid together or not at all.
+    pub head_crc: u32,
 }
 
 /// Why a header was not read.
@@ -50,13 +55,16 @@ impl Header {
         let (first, last) = self.held.unwrap_or(NOTHING_HELD);
         bytes[32..40].copy_from_slice(&first.to_le_bytes());
         bytes[40..48].copy_from_slice(&last.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.head_len.to_le_bytes());
+        bytes[52..56].copy_from_slice(&self.head_crc.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
         bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
-        let bytes = bytes.get(..HEADER_BYTES).ok_or(BadHeader::Damaged)?;
+    /// Reads the header of a segment and checks it and the head behind it.
+    pub(super) fn decode(segment: &[u8]) -> Result<Self, BadHeader> {
+        let bytes = segment.get(..HEADER_BYTES).ok_or(BadHeader::Damaged)?;
         let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
         if &bytes[..8] != MAGIC || u32_at(bytes, HEADER_BYTES - 4) != crc {
             return Err(BadHeader::Damaged);
@@ -66,17 +74,26 @@ impl Header {
             return Err(BadHeader::Newer(format));
         }
         let held = (u64_at(bytes, 32), u64_at(bytes, 40));
-        Ok(Self {
-            held: (held != NOTHING_HELD).then_some(held),
+        let header = Self {
             prev: u32_at(bytes, 12),
             number: u64_at(bytes, 16),
             first_sequence: u64_at(bytes, 24),
-        })
+            held: (held != NOTHING_HELD).then_some(held),
+            head_len: u32_at(bytes, 48),
+            head_crc: u32_at(bytes, 52),
+        };
+        let head = segment[HEADER_BYTES..].get(..header.head_len as usize);
+        match head {
+            Some(head) if crc32c::crc32c(head) == header.head_crc => Ok(header),
+            _ => Err(BadHeader::Damaged),
+        }
     }
 
-    /// What the first record's `prev` must be: the header is a link of the chain too.
-    pub(super) fn crc(&self) -> u32 {
-        u32_at(&self.encode(), HEADER_BYTES - 4)
+    /// What the first record's `prev` must be: the header is a link of the chain too. The head
+    /// is not known yet when its first record is written, so it is left out.
+    pub(super) fn link(&self) -> u32 {
+        let bare = Self { head_len: 0, head_crc: 0, ..*self };
+        u32_at(&bare.encode(), HEADER_BYTES - 4)
     }
 }
 
@@ -96,14 +113,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_reads_back_and_a_flipped_bit_is_seen() {
-        let header = Header { number: 3, first_sequence: 9, prev: 5, held: Some((4, 6)) };
-        let bytes = header.encode();
-        assert_eq!(Header::decode(&bytes), Ok(header));
-        for bit in 0..bytes.len() * 8 {
-            let mut bytes = bytes;
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::decode(&bytes), Err(BadHeader::Damaged), "bit {bit}");
+    fn header_and_head_read_back_and_a_flipped_bit_in_either_is_seen() {
+        let head = *b"what older segments say";
+        let (head_len, head_crc) = (head.len() as u32, crc32c::crc32c(&head));
+        let held = Some((4, 6));
+        let header = Header { number: 3, first_sequence: 9, prev: 5, held, head_len, head_crc };
+        let segment = [&header.encode()[..], &head[..]].concat();
+        assert_eq!(Header::decode(&segment), Ok(header));
+        for bit in 0..segment.len() * 8 {
+            let mut segment = segment.clone();
+            segment[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::decode(&segment), Err(BadHeader::Damaged), "bit {bit}");
+        }
+        for len in 0..segment.len() {
+            assert_eq!(Header::decode(&segment[..len]), Err(BadHeader::Damaged), "length {len}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The one thread that writes: takes all that is queued, writes once, syncs once, answers all.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -10,7 +11,7 @@ use super::Shared;
 use super::head::Head;
 use super::index::{Place, Ticket};
 use super::record::{self, Link, RecordKind, encode, encoded_len};
-use super::recover::Position;
+use super::recover::{Found, Position};
 use super::segment::{self, Header};
 use super::tail::TailMark;
 use crate::disk::{Disk, DiskFile, Lock};
@@ -19,11 +20,10 @@ use crate::error::{Context as _, Error};
 /// Records written with one sync, in bytes; one job may be larger.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// A segment's header and the vote and ids at its head, in bytes; far more than they need.
-const HEAD_BYTES_MAX: u64 = 64 << 10;
+type Callback = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// Called once: with success after the records are on the medium, or with the error.
-pub(super) struct Done(Option<Box<dyn FnOnce(Result<(), Error>) + Send>>);
+pub(super) struct Done(Option<Callback>);
 
 impl Done {
     pub(super) fn new(done: impl FnOnce(Result<(), Error>) + Send + 'static) -> Self {
@@ -88,6 +88,8 @@ pub(super) struct Writer {
     file: Arc<dyn DiskFile>,
     position: Position,
     head: Head,
+    /// The highest entry written to each segment that has any.
+    last_entries: BTreeMap<u64, u64>,
     segment_bytes: u64,
     mark: TailMark,
     buffer: Vec<u8>,
@@ -100,23 +102,33 @@ impl Writer {
         shared: Arc<Shared>,
         disk: Arc<dyn Disk>,
         folder: PathBuf,
-        position: Option<Position>,
-        head: Head,
+        found: Found,
         segment_bytes: u64,
         lock: Box<dyn Lock>,
     ) -> Result<Self, Error> {
+        let Found { head, position, last_entries } = found;
         let (position, file) = match position {
             Some(position) => {
                 let file = shared.state().segments[&position.segment].clone();
                 (position, file)
             }
-            None => begin_segment(disk.as_ref(), &folder, &head, None, segment_bytes)?,
+            None => begin_segment(disk.as_ref(), &folder, &head, None, (segment_bytes, 0))?,
         };
         shared.state().segments.insert(position.segment, file.clone());
         let mark = TailMark::open(&disk, &folder, position.durable)?;
-        let buffer = Vec::new();
-        let _lock = lock;
-        Ok(Self { shared, disk, folder, file, position, head, segment_bytes, mark, buffer, _lock })
+        Ok(Self {
+            shared,
+            disk,
+            folder,
+            file,
+            position,
+            head,
+            last_entries,
+            segment_bytes,
+            mark,
+            buffer: Vec::new(),
+            _lock: lock,
+        })
     }
 
     /// Writes until nobody can ask any more.
@@ -150,9 +162,9 @@ impl Writer {
         if self.position.offset + bytes > self.position.capacity {
             self.sync()?;
             let (disk, before) = (self.disk.as_ref(), Some(self.position));
-            let len = self.segment_bytes.max(bytes + HEAD_BYTES_MAX);
+            let lens = (self.segment_bytes, bytes);
             (self.position, self.file) =
-                begin_segment(disk, &self.folder, &self.head, before, len)?;
+                begin_segment(disk, &self.folder, &self.head, before, lens)?;
             self.shared.state().segments.insert(self.position.segment, self.file.clone());
         }
         self.buffer.clear();
@@ -164,6 +176,8 @@ impl Writer {
             put(&mut self.buffer, record, &mut end, &mut self.head);
             let len = (start + self.buffer.len() as u64 - offset) as u32;
             if record.kind == RecordKind::Entry {
+                let last = self.last_entries.entry(end.segment).or_default();
+                *last = record.index.max(*last);
                 let place = Place { segment: end.segment, offset, len };
                 places.push((record.index, record.ticket, place));
             }
@@ -200,17 +214,20 @@ impl Writer {
 
     /// Removes the oldest segments in which no entry is held. What else they said is repeated at
     /// the head of every later one.
+    ///
+    /// Goes by what was written: the shared index is already where the queue will lead.
     fn remove_unneeded(&mut self) -> Result<(), Error> {
+        let first_held = self.head.held.map_or(u64::MAX, |(first, _)| first);
         loop {
             let mut state = self.shared.state();
-            let active = self.position.segment;
-            let needed = state.index.oldest_segment().map_or(active, |oldest| oldest.min(active));
             let Some(oldest) = state.segments.keys().next().copied() else { return Ok(()) };
-            if oldest >= needed {
+            let needed = self.last_entries.get(&oldest).is_some_and(|last| *last >= first_held);
+            if needed || oldest == self.position.segment {
                 return Ok(());
             }
             state.segments.remove(&oldest);
             drop(state);
+            self.last_entries.remove(&oldest);
             let path = segment::path(&self.folder, oldest);
             self.disk.remove(&path).on("remove", &path)?;
             self.disk.sync_dir(&self.folder).on("sync", &self.folder)?;
@@ -232,26 +249,36 @@ impl Writer {
 }
 
 /// Makes the next segment with the latest vote, committed and purged ids at its head; durable when
-/// this returns.
+/// this returns. It is `len` bytes long, or more when `needed` bytes would not fit behind the head.
 fn begin_segment(
     disk: &dyn Disk,
     folder: &Path,
     head: &Head,
     before: Option<Position>,
-    len: u64,
+    (len, needed): (u64, u64),
 ) -> Result<(Position, Arc<dyn DiskFile>), Error> {
     let number = before.map_or(1, |before| before.segment + 1);
     let sequence = before.map_or(0, |before| before.sequence);
     let prev = before.map_or(0, |before| before.crc);
-    let header = Header { number, first_sequence: sequence + 1, prev, held: head.held };
-    let (offset, durable) = (segment::HEADER_BYTES as u64, sequence);
-    let crc = header.crc();
-    let mut end = Position { segment: number, capacity: len, offset, sequence, crc, durable };
-    let mut buffer = header.encode().to_vec();
+    let (first_sequence, held) = (sequence + 1, head.held);
+    let mut header = Header { number, first_sequence, prev, held, head_len: 0, head_crc: 0 };
+    let mut end = Position {
+        segment: number,
+        capacity: 0,
+        offset: 0,
+        sequence,
+        crc: header.link(),
+        durable: sequence,
+    };
+    let mut records = Vec::new();
     for record in head_records(head) {
-        put(&mut buffer, &record, &mut end, &mut head.clone());
+        put(&mut records, &record, &mut end, &mut head.clone());
     }
+    header.head_len = records.len() as u32;
+    header.head_crc = crc32c::crc32c(&records);
+    let buffer = [&header.encode()[..], &records[..]].concat();
     end.offset = buffer.len() as u64;
+    end.capacity = len.max(end.offset + needed);
 
     let path = segment::path(folder, number);
     let file = disk.create(&path, end.capacity).on("create", &path)?;
@@ -264,7 +291,7 @@ fn begin_segment(
 
 fn head_records(head: &Head) -> Vec<Pending> {
     let plain = |kind, bytes: &Bytes| Pending { kind, index: 0, bytes: bytes.clone(), ticket: 0 };
-    let mut records = Vec::new();
+    let mut records = vec![plain(RecordKind::Begin, &Bytes::new())];
     records.extend(head.vote.as_ref().map(|vote| plain(RecordKind::Vote, vote)));
     records.extend(head.committed.as_ref().map(|id| plain(RecordKind::Committed, id)));
     records.extend(head.purged.as_ref().map(|(index, id)| Pending {
@@ -290,6 +317,7 @@ fn put(buffer: &mut Vec<u8>, record: &Pending, end: &mut Position, head: &mut He
     end.crc = encode(record.kind, payload, link, buffer);
     end.sequence += 1;
     match record.kind {
+        RecordKind::Begin => {}
         RecordKind::Vote => head.vote = Some(record.bytes.clone()),
         RecordKind::Committed => head.committed = Some(record.bytes.clone()),
         RecordKind::Entry => {
