@@ -1,15 +1,311 @@
 //! Starts and stops the parts of a node.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nigh_model::NodeId;
+use nigh_runtime::{Engine, EngineConfig};
+use nigh_storage::raft::Published;
+use nigh_storage::stores::Options;
+use nigh_storage::{StateSaver, Stores};
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::agent::{Agent, Setup};
+use crate::api::apps::AppsService;
+use crate::api::artifacts::ArtifactsService;
+use crate::api::cluster::ClusterService;
+use crate::api::server::Api;
+use crate::clock;
 use crate::config::Config;
+use crate::control::{self, Control, ControlParts};
+use crate::decided::Decided;
+use crate::error::Error;
+use crate::gateway::{
+    Gateway, GatewayParts, peer_invoke_service, public_invoke_service, serve_http,
+};
+use crate::gossip::{Gossip, GossipConfig, GossipTiming};
+use crate::listeners::Listeners;
+use crate::membership::{self, Membership};
+use crate::peer::{Link, PeerServer, Peers, keep_measuring};
+use crate::report::keep_reporting;
+use crate::seen::Seen;
+use crate::telemetry::{LogBook, Metrics, peer_logs_service, public_logs_service};
+
+/// Of the time given for a shutdown, what the parts after the servers get.
+const AFTER_SERVERS: Duration = Duration::from_millis(1_500);
+/// Guests still running when the servers have stopped get this long.
+const GUEST_GRACE: Duration = Duration::from_millis(200);
+
+/// The id of the node that began the cluster.
+const FIRST_NODE: NodeId = NodeId(1);
 
 /// A running node.
 pub struct Node {
-    config: Config,
+    config: Arc<Config>,
+    control: Control,
+    engine: Engine,
+    gossip: Gossip,
+    /// Servers and loops.
+    tasks: JoinSet<()>,
+    /// No new calls.
+    draining: CancellationToken,
+    /// Everything ends.
+    stop: CancellationToken,
+    failed: Mutex<mpsc::Receiver<String>>,
+    span: tracing::Span,
 }
 
 impl Node {
+    /// Starts a node; returns when it belongs to a cluster and serves.
+    ///
+    /// # Errors
+    /// An address or the data folder cannot be used, or the cluster does not admit the node.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let span = tracing::info_span!("node", node = %config.name);
+        Box::pin(start(Arc::new(config), span.clone())).instrument(span).await
+    }
+
     /// What it was told at its start.
     pub fn config(&self) -> &Config {
         &self.config
     }
+
+    /// Waits until the node knows the state of its cluster and is registered in it.
+    pub async fn ready(&self) {
+        let mut changes = self.control.decided.changes();
+        while !self.control.decided.state().nodes.contains_key(&self.control.own) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the node cannot go on; why.
+    pub async fn failed(&self) -> String {
+        let failed = self.failed.lock().await.recv().await;
+        failed.unwrap_or_else(|| "its tasks have ended".to_owned())
+    }
+
+    /// Stops: no new calls, running ones finish within the grace, then everything ends.
+    pub async fn shutdown(self, grace: Duration) {
+        let span = self.span.clone();
+        async move {
+            tracing::info!("stopping");
+            self.draining.cancel();
+            let Self { mut tasks, stop, gossip, control, engine, .. } = self;
+            let all = async { while tasks.join_next().await.is_some() {} };
+            if timeout(grace.saturating_sub(AFTER_SERVERS), all).await.is_err() {
+                tracing::info!("calls still running are cut off");
+            }
+            stop.cancel();
+            let rest = async {
+                gossip.shutdown().await;
+                if let Err(error) = control.raft.shutdown().await {
+                    tracing::debug!(%error, "raft did not stop in order");
+                }
+            };
+            let _ = timeout(AFTER_SERVERS / 2, rest).await;
+            tasks.shutdown().await;
+            engine.shutdown(GUEST_GRACE);
+            tracing::info!("stopped");
+        }
+        .instrument(span)
+        .await;
+    }
+}
+
+async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> {
+    let listeners = Listeners::bind(&config).await?;
+    let (stores, published) = open_stores(&config).await?;
+    let decided = Decided::new(stores.state.clone());
+    let link = Link::new(config.region.clone(), config.rtt.clone());
+    let peers = Peers::new(decided.clone(), link.clone());
+    let Membership { identity, gossip_seeds, hints } =
+        membership::establish(&config, &stores.data, &peers).await?;
+    let (own, cluster) = (identity.node, identity.cluster);
+    let seen = Seen::default();
+    let engine = Engine::new(EngineConfig {
+        slots: config.slots,
+        threads: config.guest_threads,
+        ..EngineConfig::default()
+    })?;
+
+    let stop = CancellationToken::new();
+    let draining = CancellationToken::new();
+    let (fail, failed) = mpsc::channel(1);
+    let parts = ControlParts {
+        own,
+        cluster: cluster.clone(),
+        config: config.clone(),
+        log: stores.log,
+        machine: stores.machine,
+        published,
+        hints,
+        peers: peers.clone(),
+        decided: decided.clone(),
+        seen: seen.clone(),
+    };
+    let running = control::start(parts, &stop, fail).await?;
+    let control = running.control.clone();
+
+    let setup = Setup {
+        own,
+        region: config.region.clone(),
+        decided: decided.clone(),
+        seen: seen.clone(),
+        peers: peers.clone(),
+        store: stores.artifacts.clone(),
+        engine: engine.clone(),
+        compile_threads: config.compile_threads,
+    };
+    let made = {
+        let stop = stop.clone();
+        tokio::task::spawn_blocking(move || Agent::new(setup, stop)).await
+    };
+    let (agent, agent_loop) = made
+        .map_err(|error| Error::Internal(error.to_string()))?
+        .map_err(|error| Error::Internal(error.to_string()))?;
+
+    let gossip = Gossip::start(GossipConfig {
+        own,
+        name: config.name.clone(),
+        region: config.region.clone(),
+        zone: config.zone.clone(),
+        cluster: cluster.clone(),
+        listen: config.gossip,
+        socket: Some(listeners.gossip),
+        advertise: gossip_address(&config).await?,
+        generation: clock::now_ms(),
+        seeds: gossip_seeds,
+        link,
+        peers: peers.clone(),
+        decided: decided.clone(),
+        seen: seen.clone(),
+        timing: GossipTiming::default(),
+    })
+    .await?;
+
+    let metrics = Metrics::new();
+    let logs = LogBook::new(config.name.clone(), metrics.clone());
+    let gateway = Gateway::new(GatewayParts {
+        own,
+        name: config.name.clone(),
+        region: config.region.clone(),
+        cluster,
+        decided: decided.clone(),
+        seen: seen.clone(),
+        peers: peers.clone(),
+        shelf: agent.shelf.clone(),
+        engine: engine.clone(),
+        logs: logs.clone(),
+        metrics: metrics.clone(),
+        slots: config.slots,
+    });
+
+    let peer_server = PeerServer {
+        raft: running.raft_service,
+        control: running.control_service,
+        artifacts: agent.peer_service.clone(),
+        gossip: gossip.service(),
+        invoke: peer_invoke_service(gateway.clone()),
+        logs: peer_logs_service(logs.clone()),
+    };
+    let api = Api {
+        apps: AppsService {
+            control: control.clone(),
+            copies: agent.copies.clone(),
+            stock: agent.stock.clone(),
+        },
+        artifacts: ArtifactsService::new(agent.stock.clone(), agent.fetcher.clone()),
+        cluster: ClusterService { control: control.clone(), config: config.clone() },
+        invoker: public_invoke_service(gateway.clone()),
+        logs: public_logs_service(own, logs, decided.clone(), seen.clone(), peers.clone()),
+        control: control.clone(),
+        metrics,
+    };
+    let mut tasks = JoinSet::new();
+    let publisher = gossip.publisher();
+    tasks.spawn(peer_server.serve(listeners.peer, draining.clone()).instrument(span.clone()));
+    tasks.spawn(api.serve(listeners.api, draining.clone()).instrument(span.clone()));
+    tasks.spawn(
+        serve_http(listeners.http, gateway, draining.clone()).instrument(span.clone()),
+    );
+    for background in [
+        Box::pin(agent_loop) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+        Box::pin(keep_measuring(own, decided.clone(), peers, stop.clone())),
+        Box::pin(keep_reporting(agent, engine.clone(), publisher, draining.clone(), stop.clone())),
+        Box::pin(keep_saving(control.clone(), stores.saver, stores.data, stop.clone())),
+    ] {
+        tokio::spawn(background.instrument(span.clone()));
+    }
+    if own == FIRST_NODE && decided.state().cluster.is_none() {
+        control::bootstrap(&control, &config).await?;
+    }
+    let started = Node {
+        config,
+        control,
+        engine,
+        gossip,
+        tasks,
+        draining,
+        stop,
+        failed: Mutex::new(failed),
+        span,
+    };
+    Ok(started)
+}
+
+async fn open_stores(
+    config: &Config,
+) -> Result<(Stores, mpsc::UnboundedReceiver<Published>), Error> {
+    // Unbounded, as entries must not wait; what comes in is bounded by what Raft applies.
+    let (publish, published) = mpsc::unbounded_channel();
+    let publisher = Arc::new(move |news: Published| {
+        let _ = publish.send(news);
+    });
+    let path = config.data.clone();
+    let opened = tokio::task::spawn_blocking(move || Stores::open(&path, Options::new(publisher)))
+        .await
+        .map_err(|error| Error::Internal(error.to_string()))?;
+    Ok((opened?, published))
+}
+
+/// Where others send gossip to: chitchat wants an IP address.
+async fn gossip_address(config: &Config) -> Result<SocketAddr, Error> {
+    let advertised = config.advertised(config.gossip);
+    let listen = |source| Error::Listen { what: "gossip", address: advertised.clone(), source };
+    let mut found = tokio::net::lookup_host(&advertised).await.map_err(listen)?;
+    found.next().ok_or_else(|| listen(std::io::ErrorKind::AddrNotAvailable.into()))
+}
+
+/// Saves the state that this node follows without holding the log, and holds the data folder
+/// until the node stops.
+async fn keep_saving(
+    control: Control,
+    saver: StateSaver,
+    data: nigh_storage::DataDir,
+    stop: CancellationToken,
+) {
+    let mut changes = control.decided.changes();
+    loop {
+        let applied = *changes.borrow_and_update();
+        let member = {
+            let metrics = control.raft.metrics().borrow_watched().clone();
+            metrics.membership_config.membership().get_node(&control.own.0).is_some()
+        };
+        if !member && applied > 0 {
+            saver.save((*control.decided.state()).clone(), None);
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            changed = changes.changed() => if changed.is_err() { break },
+        }
+    }
+    drop(data);
 }

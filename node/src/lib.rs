@@ -14,7 +14,11 @@ mod decided;
 mod error;
 pub mod gateway;
 mod gossip;
+mod listeners;
+mod membership;
 mod peer;
+mod process;
+mod report;
 mod seen;
 mod telemetry;
 

@@ -188,7 +188,12 @@ fn surplus(wants: &Wants, here: &Here, now_ms: u64) -> Vec<FunctionRef> {
                 loaded.push(demand::Loaded { last_call_ms, idle_ms, keep });
             }
             None if due(here.unwanted.functions.get(function), UNWANTED_GRACE_MS, now_ms) => {
-                surplus.push(function.clone());
+                // Compiled here for another function, and still called: it may as well stay.
+                let in_use =
+                    wants.allows(function) && !idle(last_call_ms, UNWANTED_GRACE_MS, now_ms, false);
+                if !in_use {
+                    surplus.push(function.clone());
+                }
             }
             None => {}
         }

@@ -16,6 +16,10 @@ mod run;
 mod service;
 mod shelf;
 mod stock;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod wants;
 
 use std::sync::Arc;

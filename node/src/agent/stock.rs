@@ -19,11 +19,11 @@ use super::incoming::Incoming;
 /// The components and compiled artifacts on this node's disk. A clone is the same stock.
 #[derive(Clone)]
 pub(crate) struct Stock {
-    pub(super) inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-pub(super) struct Inner {
-    pub(super) store: Arc<ArtifactStore>,
+pub(crate) struct Inner {
+    pub(crate) store: Arc<ArtifactStore>,
     pub(super) engine: Engine,
     index: Mutex<Index>,
     /// Read while a component is put in place, written while one is removed: an upload of what

@@ -11,6 +11,8 @@ pub(crate) struct Wants {
     pub(crate) functions: BTreeMap<FunctionRef, Want>,
     /// Components that some revision is made of, and whether they may be in this region.
     judged: BTreeMap<Digest, bool>,
+    /// Functions that may be here by a revision that is active or coming.
+    allowed: BTreeSet<FunctionRef>,
 }
 
 /// How a function should be here.
@@ -53,9 +55,13 @@ impl Wants {
             for (function, spec) in revision.functions() {
                 let allowed = spec.placement.allows(region);
                 wants.judge(spec.component, allowed);
-                if allowed && demanded.contains(&function) {
-                    wants.functions.insert(function, Want::demanded(spec));
+                if !allowed {
+                    continue;
                 }
+                if demanded.contains(&function) {
+                    wants.functions.insert(function.clone(), Want::demanded(spec));
+                }
+                wants.allowed.insert(function);
             }
         }
         // A wanted revision speaks before those that are only kept: who narrowed an app's
@@ -87,6 +93,11 @@ impl Wants {
             Some(false) => Verdict::Forbidden,
             None => Verdict::Unknown,
         }
+    }
+
+    /// Whether the function may be here by a revision that is active or coming.
+    pub(crate) fn allows(&self, function: &FunctionRef) -> bool {
+        self.allowed.contains(function)
     }
 
     /// The components that should be compiled here.

@@ -6,14 +6,14 @@ use std::time::Duration;
 use futures::Stream;
 use nigh_model::command::{Command, Envelope, Outcome, Refusal, Reply};
 use nigh_model::suggest::nearest;
-use nigh_model::{App, AppName, AppSpec, Digest, Kind, RequestId, Revision, RevisionId, State};
+use nigh_model::{App, AppName, AppSpec, Kind, RequestId, Revision, RevisionId, State};
 use nigh_proto::v1::{self, apps_server};
 use nigh_proto::{convert, status};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::agent::{Copies, CopyError};
+use crate::agent;
 use crate::clock;
 use crate::control::{Control, Unavailable, is_known_active, progress};
 use crate::decided::routes_of;
@@ -30,7 +30,9 @@ pub(crate) struct AppsService {
     /// The control plane.
     pub(crate) control: Control,
     /// Sees to it that components are on enough nodes.
-    pub(crate) copies: Copies,
+    pub(crate) copies: agent::Copies,
+    /// What is on disk here.
+    pub(crate) stock: agent::Stock,
 }
 
 impl AppsService {
@@ -76,15 +78,17 @@ impl AppsService {
     async fn copy_components(&self, spec: &AppSpec) -> Result<(), Status> {
         for digest in spec.components() {
             let users = || spec.functions.iter().filter(|(_, f)| f.component == digest);
-            let bytes = self.copies.size_of(digest).await.map_err(|error| copy_status(&error))?;
-            if let Some((name, function)) = users().find(|(_, f)| f.component_bytes != bytes) {
+            let bytes = self.stock.size_of(digest).await.map_err(|error| error.status())?;
+            if let Some(bytes) = bytes
+                && let Some((name, function)) = users().find(|(_, f)| f.component_bytes != bytes)
+            {
                 let said = function.component_bytes;
                 let message =
                     format!("function.{name}.component: {digest} has {bytes} bytes and not {said}");
                 return Err(invalid("BAD_SPEC", &message));
             }
             let allowed = |region: &_| users().any(|(_, f)| f.placement.allows(region));
-            self.copies.ensure(digest, &allowed).await.map_err(|error| copy_status(&error))?;
+            self.copies.ensure_copies(digest, allowed).await.map_err(|error| error.status())?;
         }
         Ok(())
     }
@@ -352,10 +356,6 @@ fn no_allowed_node(
     )
 }
 
-fn copy_status(error: &CopyError) -> Status {
-    status::of_kind(error.kind(), error.reason(), error.to_string())
-}
-
 fn invalid(reason: &str, message: &(impl std::fmt::Display + ?Sized)) -> Status {
     status::of_kind(Kind::Invalid, reason, message.to_string())
 }
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_digest_is_no_app_name() {
-        let digest = Digest::of(b"x").to_string();
+        let digest = nigh_model::Digest::of(b"x").to_string();
         assert!(app_name(&digest).is_err());
     }
 }

@@ -141,3 +141,75 @@ fn too_large(bytes: u64) -> Status {
     );
     invalid("COMPONENT_TOO_LARGE", message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::testing::{Bench, HELLO};
+
+    const CORE_MODULE: &[u8] = include_bytes!("../../../tests/guests/core-module.wasm");
+
+    fn head(digest: Digest, bytes: u64) -> Part {
+        Part::Head(Artifact { digest: digest.to_string(), bytes })
+    }
+
+    fn chunks(bytes: &'static [u8]) -> Vec<Part> {
+        bytes.chunks(10_000).map(|chunk| Part::Chunk(chunk.into())).collect()
+    }
+
+    async fn upload(bench: &Bench, parts: Vec<Part>) -> Result<Artifact, Status> {
+        let service = ArtifactsService::new(bench.agent.stock.clone(), bench.agent.fetcher.clone());
+        let parts = parts.into_iter().map(|part| Ok(UploadRequest { part: Some(part) }));
+        service.take_in(futures::stream::iter(parts)).await
+    }
+
+    async fn refusal(bench: &Bench, head: Part, rest: Vec<Part>) -> String {
+        let parts = [head].into_iter().chain(rest).collect();
+        let status = upload(bench, parts).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        status::reason(&status).expect("a refusal names its reason")
+    }
+
+    #[tokio::test]
+    async fn a_component_is_taken_in_and_then_known() {
+        let (bench, _work) = Bench::new(1, "eu-1").await;
+        let (digest, bytes) = (Digest::of(HELLO), HELLO.len() as u64);
+        let parts = [head(digest, bytes)].into_iter().chain(chunks(HELLO)).collect();
+        assert_eq!(upload(&bench, parts).await.unwrap().bytes, bytes);
+        assert!(bench.agent.stock.holds(&digest));
+        let again = upload(&bench, vec![head(digest, bytes)]).await;
+        assert_eq!(again.unwrap().bytes, bytes, "it need not be sent again");
+
+        let service = ArtifactsService::new(bench.agent.stock.clone(), bench.agent.fetcher.clone());
+        assert_eq!(service.find(digest).await.unwrap().bytes, bytes);
+        let unknown = service.find(Digest::of(b"unknown")).await.unwrap_err().status();
+        assert_eq!(unknown.code(), Code::NotFound);
+        assert_eq!(status::reason(&unknown).as_deref(), Some("NO_SUCH_COMPONENT"));
+    }
+
+    #[tokio::test]
+    async fn a_bad_upload_is_refused_with_its_reason_and_nothing_is_kept() {
+        let (bench, _work) = Bench::new(1, "eu-1").await;
+        let (digest, bytes) = (Digest::of(HELLO), HELLO.len() as u64);
+        let all = || chunks(HELLO);
+        let part = || all().split_off(1);
+        let no_digest = Part::Head(Artifact { digest: "sha256:0".into(), bytes });
+        let module = (Digest::of(CORE_MODULE), CORE_MODULE.len() as u64);
+        for (first, rest, reason) in [
+            (Part::Chunk(HELLO.into()), vec![], "UPLOAD_NO_HEAD"),
+            (no_digest, all(), "BAD_DIGEST"),
+            (head(digest, bytes), vec![head(digest, bytes)], "UPLOAD_TWO_HEADS"),
+            (head(digest, bytes), part(), "UPLOAD_TRUNCATED"),
+            (head(digest, bytes - 1), all(), "UPLOAD_TOO_LONG"),
+            (head(Digest::of(b"other"), bytes), all(), "DIGEST_MISMATCH"),
+            (head(digest, COMPONENT_BYTES_MAX + 1), vec![], "COMPONENT_TOO_LARGE"),
+            (head(module.0, module.1), chunks(CORE_MODULE), "CORE_MODULE"),
+        ] {
+            assert_eq!(refusal(&bench, first, rest).await, reason);
+        }
+        for kept in [digest, Digest::of(b"other"), module.0] {
+            assert!(!bench.agent.stock.holds(&kept), "{kept}");
+        }
+        assert_eq!(bench.agent.stock.inner.store.list().unwrap(), []);
+    }
+}

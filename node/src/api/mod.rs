@@ -3,3 +3,4 @@
 pub(crate) mod apps;
 pub(crate) mod artifacts;
 pub(crate) mod cluster;
+pub(crate) mod server;

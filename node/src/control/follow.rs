@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_model::{NodeId, State, apply, command};
+use openraft::async_runtime::WatchReceiver as _;
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::watch_event::Event;
 use nigh_proto::peer::v1::{Entries, SnapshotPiece, WatchRequest};
@@ -59,7 +60,7 @@ pub(crate) async fn keep_following(
 }
 
 fn is_member(control: &Control) -> bool {
-    let metrics = control.raft.metrics().borrow().clone();
+    let metrics = control.raft.metrics().borrow_watched().clone();
     metrics.membership_config.membership().get_node(&control.own.0).is_some()
 }
 

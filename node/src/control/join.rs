@@ -260,5 +260,5 @@ async fn is_alive(control: &Control, id: NodeId) -> bool {
     let Some(channel) = control.peers.channel(id, Lane::Control) else { return false };
     let mut client = ControlClient::new(channel);
     let answer = tokio::time::timeout(SIGN_OF_LIFE_TIMEOUT, client.identify(IdentifyRequest {}));
-    matches!(answer.await, Ok(Ok(known)) if known.into_inner().node_id == id.0)
+    matches!(answer.await, Ok(Ok(known)) if known.get_ref().node_id == id.0)
 }

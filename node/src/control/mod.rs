@@ -15,7 +15,7 @@ mod raft_service;
 mod service;
 mod start;
 
-pub(crate) use health::{Health, HealthBook};
+pub(crate) use health::HealthBook;
 pub(crate) use leader::{is_known_active, progress};
 pub(crate) use propose::{Control, Unavailable};
 pub(crate) use raft_service::RaftService;

@@ -10,6 +10,7 @@ use nigh_storage::raft::Proposal;
 use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, RaftError};
 use tokio::time::Instant;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use super::{HealthBook, Raft};
@@ -46,6 +47,15 @@ pub(crate) struct Control {
     pub(crate) health: HealthBook,
 }
 
+/// What is asked of the leader.
+#[derive(Clone, Copy)]
+enum Attempt<'b> {
+    /// Commit this envelope.
+    Write(&'b [u8]),
+    /// Confirm the committed index.
+    ReadIndex,
+}
+
 /// The control plane did not take a command, or did not say so in time.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -79,7 +89,8 @@ impl Control {
         let envelope = Envelope { request_id, at_ms: clock::now_ms(), command };
         let bytes = command::encode(&envelope);
         let deadline = Instant::now() + self.budget();
-        let (index, outcome) = self.until(deadline, async || self.try_once(&bytes).await).await?;
+        let (index, outcome) = self.try_until(deadline, Attempt::Write(&bytes)).await?;
+        let outcome = outcome.ok_or_else(|| Unavailable::new("a command got no outcome"))?;
         let _ = tokio::time::timeout_at(deadline, self.decided.reached(index)).await;
         Ok((index, outcome))
     }
@@ -90,7 +101,7 @@ impl Control {
     /// No leader with a quorum confirmed an index in time.
     pub(crate) async fn read_barrier(&self) -> Result<(), Unavailable> {
         let deadline = Instant::now() + self.budget();
-        let index = self.until(deadline, async || self.read_index_once().await).await?;
+        let (index, _) = self.try_until(deadline, Attempt::ReadIndex).await?;
         tokio::time::timeout_at(deadline, self.decided.reached(index))
             .await
             .map_err(|_| Unavailable::new(format!("this node did not reach index {index} in time")))
@@ -101,15 +112,15 @@ impl Control {
     }
 
     /// Tries until it succeeds or the time is over; says then what the last try met.
-    async fn until<T>(
+    async fn try_until(
         &self,
         deadline: Instant,
-        mut attempt: impl AsyncFnMut() -> Result<T, Unavailable>,
-    ) -> Result<T, Unavailable> {
+        attempt: Attempt<'_>,
+    ) -> Result<(u64, Option<Outcome>), Unavailable> {
         let mut pause = PAUSE.0;
         let mut last = Unavailable::new("no leader is known");
         loop {
-            match tokio::time::timeout_at(deadline, attempt()).await {
+            match tokio::time::timeout_at(deadline, self.try_once(attempt)).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) => last = error,
                 Err(_) => break,
@@ -128,23 +139,36 @@ impl Control {
         Err(Unavailable::new(format!("the control plane takes no changes now{since}: {last}")))
     }
 
-    async fn try_once(&self, bytes: &[u8]) -> Result<(u64, Outcome), Unavailable> {
-        let leader = self.leader()?;
+    async fn try_once(&self, attempt: Attempt<'_>) -> Result<(u64, Option<Outcome>), Unavailable> {
+        let leader = self.health.now().leader;
+        let leader = leader.ok_or_else(|| Unavailable::new("no leader is known"))?;
         if leader == self.own {
-            return self.write_here(bytes.to_vec()).await;
+            return match attempt {
+                Attempt::Write(bytes) => {
+                    let (index, outcome) = self.write_here(bytes.to_vec()).await?;
+                    Ok((index, Some(outcome)))
+                }
+                Attempt::ReadIndex => Ok((self.read_index_here().await?, None)),
+            };
         }
+        let said =
+            |status: Status| Unavailable::new(format!("leader {leader}: {}", status.message()));
         let mut client = self.client(leader)?;
         let cluster_id = self.cluster.to_string();
-        let request = ProposeRequest { cluster_id, envelope: bytes.to_vec().into() };
-        let answer = client
-            .propose(request)
-            .await
-            .map_err(|status| Unavailable::new(format!("leader {leader}: {}", status.message())))?
-            .into_inner();
-        let outcome = rmp_serde::from_slice(&answer.outcome).map_err(|error| {
-            Unavailable::new(format!("leader {leader} answered rubbish: {error}"))
-        })?;
-        Ok((answer.index, outcome))
+        match attempt {
+            Attempt::Write(bytes) => {
+                let request = ProposeRequest { cluster_id, envelope: bytes.to_vec().into() };
+                let answer = client.propose(request).await.map_err(said)?.into_inner();
+                let outcome = rmp_serde::from_slice(&answer.outcome).map_err(|error| {
+                    Unavailable::new(format!("leader {leader} answered rubbish: {error}"))
+                })?;
+                Ok((answer.index, Some(outcome)))
+            }
+            Attempt::ReadIndex => {
+                let answer = client.read_index(ReadIndexRequest { cluster_id }).await;
+                Ok((answer.map_err(said)?.into_inner().index, None))
+            }
+        }
     }
 
     /// Commits a command on this node, which must lead.
@@ -156,10 +180,10 @@ impl Control {
         if self.health.now().lost_for() >= LOST_AFTER {
             return Err(Unavailable::new("the leader has lost its quorum"));
         }
-        match self.raft.client_write(Proposal::new(bytes)).await {
+        match self.raft.client_write(Proposal(bytes.into())).await {
             Ok(written) => {
                 let index = written.log_id().index;
-                let outcome = written.response().outcome().cloned().ok_or_else(|| {
+                let outcome = written.response().0.clone().ok_or_else(|| {
                     Unavailable::new("the command was committed without an outcome")
                 })?;
                 Ok((index, outcome))
@@ -172,20 +196,6 @@ impl Control {
         }
     }
 
-    async fn read_index_once(&self) -> Result<u64, Unavailable> {
-        let leader = self.leader()?;
-        if leader == self.own {
-            return self.read_index_here().await;
-        }
-        let mut client = self.client(leader)?;
-        let request = ReadIndexRequest { cluster_id: self.cluster.to_string() };
-        let answer = client
-            .read_index(request)
-            .await
-            .map_err(|status| Unavailable::new(format!("leader {leader}: {}", status.message())))?;
-        Ok(answer.into_inner().index)
-    }
-
     /// The committed index, confirmed by a quorum; this node must lead.
     ///
     /// # Errors
@@ -193,11 +203,7 @@ impl Control {
     pub(crate) async fn read_index_here(&self) -> Result<u64, Unavailable> {
         let read = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await;
         let (read, _) = read.map_err(|error| Unavailable::new(error.to_string()))?;
-        Ok(read.log_index().unwrap_or(0))
-    }
-
-    fn leader(&self) -> Result<NodeId, Unavailable> {
-        self.health.now().leader.ok_or_else(|| Unavailable::new("no leader is known"))
+        Ok(read.index())
     }
 
     fn client(&self, to: NodeId) -> Result<ControlClient<Channel>, Unavailable> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use nigh_model::NodeId;
+use openraft::async_runtime::WatchReceiver as _;
 use nigh_proto::peer::v1::{
     self as peer, IdentifyRequest, IdentifyResponse, JoinRequest, JoinResponse, PingRequest,
     PingResponse, ProposeRequest, ProposeResponse, RaftStatusRequest, RaftStatusResponse,
@@ -159,7 +160,7 @@ impl control_server::Control for ControlService {
 
 /// The Raft group as this node sees it.
 pub(crate) fn raft_status(control: &Control) -> RaftStatusResponse {
-    let metrics = control.raft.metrics().borrow().clone();
+    let metrics = control.raft.metrics().borrow_watched().clone();
     let applied = metrics.last_applied.as_ref().map_or(0, |log| log.index);
     let matched = metrics.replication.iter().flatten().map(|(id, log)| peer::Matched {
         node_id: *id,

@@ -1,15 +1,19 @@
 //! Starts this node's part in consensus and keeps what is known of it up to date.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nigh_model::command::{self, Command, Envelope, NodeSpec};
+use nigh_model::command::{Command, Envelope, NodeSpec};
 use nigh_model::{ClusterId, NodeId};
 use nigh_storage::raft::{LogStore, Proposal, Published, RaftNode, StateMachine};
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::feed::Feed;
 use super::health::{Health, HealthBook, before_now};
@@ -62,6 +66,8 @@ pub(crate) struct ControlParts {
     pub(crate) seen: Seen,
 }
 
+type Loop = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Consensus as it runs.
 pub(crate) struct Running {
     /// For those who ask and change.
@@ -82,38 +88,44 @@ pub(crate) async fn start(
     stop: &CancellationToken,
     failed: mpsc::Sender<String>,
 ) -> Result<Running, Error> {
-    let ControlParts { own, cluster, config, peers, decided, seen, .. } = &parts;
-    let network = Network { peers: peers.clone(), own: *own, cluster: cluster.clone() };
-    let raft_config = raft_config(cluster).map_err(|error| Error::Raft(error.to_string()))?;
-    let raft = Raft::new(own.0, raft_config, network, parts.log, parts.machine)
+    let ControlParts {
+        own, cluster, config, log, machine, published, hints, peers, decided, seen,
+    } = parts;
+    let network = Network { peers: peers.clone(), own, cluster: cluster.clone() };
+    let raft_config = raft_config(&cluster).map_err(|error| Error::Raft(error.to_string()))?;
+    let raft = Raft::new(own.0, raft_config, network, log, machine)
         .await
         .map_err(|error| Error::Raft(error.to_string()))?;
     let control = Control {
-        own: *own,
+        own,
         cluster: cluster.clone(),
         raft: raft.clone(),
-        peers: peers.clone(),
+        peers,
         decided: decided.clone(),
-        seen: seen.clone(),
+        seen,
         health: HealthBook::new(),
     };
     let heard = LastHeard::new();
     let feed = Feed::new(decided.state().applied);
 
-    tokio::spawn(publish(parts.published, decided.clone(), feed.clone()));
-    tokio::spawn(keep_health(control.clone(), heard.clone(), stop.clone(), failed.clone()));
-    tokio::spawn(follow_or_fail(control.clone(), parts.hints, stop.clone(), failed));
-    tokio::spawn(leader::lead_when_leader(control.clone(), stop.clone()));
-    tokio::spawn(keep_registered(control.clone(), config.clone(), stop.clone()));
+    let loops: [Loop; 5] = [
+        Box::pin(publish(published, decided, feed.clone())),
+        Box::pin(keep_health(control.clone(), heard.clone(), stop.clone(), failed.clone())),
+        Box::pin(follow_or_fail(control.clone(), hints, stop.clone(), failed)),
+        Box::pin(leader::lead_when_leader(control.clone(), stop.clone())),
+        Box::pin(keep_registered(control.clone(), config.clone(), stop.clone())),
+    ];
+    for each in loops {
+        tokio::spawn(each.in_current_span());
+    }
 
-    let raft_service = RaftService::new(raft, *own, cluster.clone(), heard);
-    let config = config.clone();
+    let raft_service = RaftService::new(raft, own, cluster, heard);
     let control_service = ControlService { control: control.clone(), feed, config };
     Ok(Running { control, raft_service, control_service })
 }
 
 /// Begins a cluster of which this node is the only voter; goes on where an earlier attempt was
-/// cut short.
+/// cut short. Does nothing once there are other voters.
 ///
 /// # Errors
 /// Raft does not come to lead.
@@ -122,6 +134,10 @@ pub(crate) async fn bootstrap(control: &Control, config: &Config) -> Result<(), 
     if !control.raft.is_initialized().await.map_err(|error| failed(&error))? {
         let members = BTreeMap::from([(control.own.0, raft_node(&join::describe(config)))]);
         control.raft.initialize(members).await.map_err(|error| failed(&error))?;
+    }
+    let metrics = control.raft.metrics().borrow_watched().clone();
+    if metrics.membership_config.voter_ids().any(|id| id != control.own.0) {
+        return Ok(());
     }
     control
         .raft
@@ -134,7 +150,7 @@ pub(crate) async fn bootstrap(control: &Control, config: &Config) -> Result<(), 
     let envelope = Envelope { request_id: None, at_ms: clock::now_ms(), command };
     let written = control
         .raft
-        .client_write(Proposal::new(command::encode(&envelope)))
+        .client_write(Proposal::new(&envelope))
         .await
         .map_err(|error| failed(&error))?;
     control.decided.reached(written.log_id().index).await;

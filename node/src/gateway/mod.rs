@@ -1,1 +1,157 @@
-//! What is asked, now.
+//! What is asked, now: calls over HTTP and gRPC, run here or on the nearest node that is warm.
+//!
+//! A call reads the last known decision and view, and never waits for consensus. Both entries,
+//! `http` and `invoker`, make an `Ask` of what they get, and share the one way of `call`:
+//! route (`find`) → admit (`admit`) → pick (`pick`) → run here (`run`) or forward (`forward`,
+//! received by `receive`). `reasons` lists every way in which that can fail.
+//!
+//! It deliberately does not decide where functions should be, and loads nothing itself.
+
+mod admit;
+mod body;
+mod call;
+mod deadline;
+mod find;
+mod forward;
+mod headers;
+mod http;
+mod invoker;
+mod listen;
+mod pick;
+mod problem;
+mod reasons;
+mod receive;
+mod remote;
+mod replay;
+mod retry;
+mod run;
+mod socket;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod timings;
+mod trace;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use nigh_model::{ClusterId, NodeId, NodeName, Region};
+use nigh_runtime::Engine;
+
+pub(crate) use invoker::public_invoke_service;
+pub(crate) use listen::serve_http;
+pub(crate) use reasons::Outcome;
+pub(crate) use receive::peer_invoke_service;
+pub(crate) use timings::Timings;
+
+use crate::agent::Shelf;
+use crate::decided::Decided;
+use crate::peer::Peers;
+use crate::seen::Seen;
+use crate::telemetry::{LogBook, Metrics};
+
+/// What a gateway works with.
+pub(crate) struct GatewayParts {
+    /// This node.
+    pub(crate) own: NodeId,
+    /// Its name.
+    pub(crate) name: NodeName,
+    /// Its region.
+    pub(crate) region: Region,
+    /// Its cluster.
+    pub(crate) cluster: ClusterId,
+    /// What is decided.
+    pub(crate) decided: Decided,
+    /// What is seen.
+    pub(crate) seen: Seen,
+    /// The other nodes.
+    pub(crate) peers: Peers,
+    /// What can be called here.
+    pub(crate) shelf: Shelf,
+    /// What runs it.
+    pub(crate) engine: Engine,
+    /// What guests print.
+    pub(crate) logs: LogBook,
+    /// What is counted.
+    pub(crate) metrics: Metrics,
+    /// Guest instances running at once.
+    pub(crate) slots: u32,
+}
+
+/// Takes calls and answers them. A clone is the same gateway.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    core: Arc<Core>,
+}
+
+struct Core {
+    own: NodeId,
+    name: NodeName,
+    region: Region,
+    cluster: ClusterId,
+    decided: Decided,
+    seen: Seen,
+    peers: Peers,
+    shelf: Shelf,
+    engine: Engine,
+    logs: LogBook,
+    metrics: Metrics,
+    slots: u32,
+    admission: admit::Admission,
+    retries: retry::Budget,
+    draining: AtomicBool,
+    fixed: http::Fixed,
+}
+
+impl Gateway {
+    /// A gateway of this node.
+    pub(crate) fn new(parts: GatewayParts) -> Self {
+        let GatewayParts {
+            own,
+            name,
+            region,
+            cluster,
+            decided,
+            seen,
+            peers,
+            shelf,
+            engine,
+            logs,
+            metrics,
+            slots,
+        } = parts;
+        let fixed = http::Fixed::new(&name);
+        let core = Core {
+            own,
+            name,
+            region,
+            cluster,
+            decided,
+            seen,
+            peers,
+            shelf,
+            engine,
+            logs,
+            metrics,
+            slots,
+            admission: admit::Admission::default(),
+            retries: retry::Budget::default(),
+            draining: AtomicBool::new(false),
+            fixed,
+        };
+        Self { core: Arc::new(core) }
+    }
+
+    /// From now on calls that enter here run elsewhere where they can.
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.core.draining.store(draining, Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.core.draining.load(Relaxed)
+    }
+
+    fn core(&self) -> &Core {
+        &self.core
+    }
+}

@@ -124,6 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Delayed<S> {
             return Poll::Ready(Err(error));
         }
         self.poll_fill(cx)?;
+        let read_ended = self.read_ended;
         match self.incoming.poll_arrival(cx) {
             Poll::Ready(Some(piece)) => {
                 let taken = piece.len().min(buffer.remaining());
@@ -131,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Delayed<S> {
                 self.incoming.consume(taken);
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(None) if self.read_ended => Poll::Ready(Ok(())),
+            Poll::Ready(None) if read_ended => Poll::Ready(Ok(())),
             _ => Poll::Pending,
         }
     }

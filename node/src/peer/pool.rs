@@ -21,7 +21,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// … and given up when none has come by then.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes on the way in one HTTP/2 stream and connection: long ways need wide windows.
-const WINDOW_BYTES: u32 = 4 << 20;
+pub(super) const WINDOW_BYTES: u32 = 4 << 20;
 
 /// What a connection is for: nothing waits behind what is less urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,6 +9,7 @@ use nigh_placement::voters::{
 };
 use nigh_storage::raft::RaftNode;
 use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver as _;
 
 use super::grace::Grace;
 use crate::control::propose::Control;
@@ -21,7 +22,7 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Takes the next step towards the right voters, if there is one that is safe.
 pub(super) async fn step(control: &Control, grace: &Grace) {
     let state = control.decided.state();
-    let metrics = control.raft.metrics().borrow().clone();
+    let metrics = control.raft.metrics().borrow_watched().clone();
     let membership = metrics.membership_config.membership();
     if membership.get_joint_config().len() > 1 {
         return;

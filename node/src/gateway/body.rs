@@ -1,0 +1,92 @@
+//! The body of an answer, from a guest here or on another node.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use nigh_model::NodeName;
+use nigh_runtime::ResponseBody;
+
+use super::admit::Place;
+use super::deadline::Deadline;
+use super::problem::Problem;
+use super::remote::Remote;
+use super::run::explain;
+use crate::telemetry::Metrics;
+
+/// The body of an answer. Dropped before its end it stops the guest, wherever that is.
+pub(crate) struct AnswerBody {
+    source: Source,
+    metrics: Metrics,
+}
+
+enum Source {
+    Here {
+        body: ResponseBody,
+        /// The call runs until its body has ended.
+        place: Option<Place>,
+        deadline: Deadline,
+        node: NodeName,
+    },
+    There(Box<Remote>),
+}
+
+impl AnswerBody {
+    /// A body that a guest on this node writes.
+    pub(crate) fn here(
+        body: ResponseBody,
+        place: Place,
+        deadline: Deadline,
+        node: NodeName,
+        metrics: Metrics,
+    ) -> Self {
+        Self { source: Source::Here { body, place: Some(place), deadline, node }, metrics }
+    }
+
+    /// A body that comes from another node.
+    pub(crate) fn there(remote: Remote, metrics: Metrics) -> Self {
+        Self { source: Source::There(Box::new(remote)), metrics }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Problem;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
+        let this = &mut *self;
+        let poll = match &mut this.source {
+            Source::There(remote) => Pin::new(remote.as_mut()).poll_frame(context),
+            Source::Here { body, place, deadline, node } => {
+                let poll = Pin::new(body).poll_frame(context);
+                if matches!(poll, Poll::Ready(None | Some(Err(_)))) {
+                    *place = None;
+                }
+                poll.map_err(|failure| explain(failure, *deadline, node))
+            }
+        };
+        if let Poll::Ready(Some(Err(problem))) = &poll {
+            this.metrics.broken();
+            tracing::debug!(%problem, reason = problem.reason().name, "answer broke off");
+        }
+        poll
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Here { body, .. } => body.is_end_stream(),
+            Source::There(remote) => remote.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Here { body, .. } => body.size_hint(),
+            Source::There(remote) => remote.size_hint(),
+        }
+    }
+}

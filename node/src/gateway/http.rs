@@ -1,0 +1,179 @@
+//! Calls over HTTP: from a request to an `Ask`, and from its answer to a response.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, Request, Response, header, request};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Either, Empty, Full};
+use hyper::body::Incoming;
+use nigh_model::NodeName;
+use nigh_runtime::{BodyError, RequestBody};
+use tokio::time::Instant;
+
+use super::body::AnswerBody;
+use super::call::{Answer, Ask, Execution};
+use super::deadline::Deadline;
+use super::problem::Problem;
+use super::trace::Trace;
+use super::{Gateway, find, headers, reasons};
+
+const NIGH_NODE: HeaderName = HeaderName::from_static("nigh-node");
+const NIGH_REGION: HeaderName = HeaderName::from_static("nigh-region");
+const NIGH_ENTRY: HeaderName = HeaderName::from_static("nigh-entry");
+const NIGH_FORWARDED: HeaderName = HeaderName::from_static("nigh-forwarded");
+const NIGH_REVISION: HeaderName = HeaderName::from_static("nigh-revision");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// A response's body: a function's, or that of a problem.
+pub(crate) type HttpBody = Either<AnswerBody, Full<Bytes>>;
+
+/// Header values that are the same in every answer.
+pub(super) struct Fixed {
+    entry: HeaderValue,
+}
+
+impl Fixed {
+    /// Those of a node of this name.
+    pub(super) fn new(name: &NodeName) -> Self {
+        Self { entry: text(name.as_str()) }
+    }
+}
+
+impl Gateway {
+    /// Answers a request.
+    pub(crate) async fn http(
+        &self,
+        request: Request<Incoming>,
+        from: SocketAddr,
+    ) -> Response<HttpBody> {
+        let began = Instant::now();
+        let trace = Trace::of(request.headers());
+        let is_h1 = request.version() < http::Version::HTTP_2;
+        let ask = self.ask_of(request, &trace, from, began);
+        let (mut response, node) = match self.counted(ask).await {
+            Ok(answer) => self.response_of(answer),
+            Err(problem) => {
+                let node = problem.node().map_or_else(
+                    || self.core().fixed.entry.clone(),
+                    |node| text(node.as_str()),
+                );
+                let forwarded = node != self.core().fixed.entry;
+                let response =
+                    problem.into_response(&self.core().name, trace.request_id.as_str());
+                let mut response = response.map(|body| Either::Right(Full::new(body)));
+                response.headers_mut().insert(NIGH_FORWARDED, flag(forwarded));
+                (response, node)
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert(NIGH_NODE, node);
+        headers.insert(NIGH_ENTRY, self.core().fixed.entry.clone());
+        trace.write(headers);
+        if !is_h1 {
+            // Says which trailers may come; only HTTP/1.1 needs to know.
+            headers.remove(header::TRAILER);
+        }
+        response
+    }
+
+    /// Calls a function, and counts how that ends.
+    pub(crate) async fn counted(&self, ask: Result<Ask, Problem>) -> Result<Answer, Problem> {
+        let counting = self.core().metrics.enter();
+        let result = match ask {
+            Ok(ask) => self.call(ask).await,
+            Err(problem) => Err(problem),
+        };
+        counting.ends(match &result {
+            Ok(answer) => answer.outcome(),
+            Err(problem) => problem.reason().outcome,
+        });
+        result
+    }
+
+    fn ask_of(
+        &self,
+        request: Request<Incoming>,
+        trace: &Trace,
+        from: SocketAddr,
+        began: Instant,
+    ) -> Result<Ask, Problem> {
+        let (mut head, body) = request.into_parts();
+        if head.method == Method::CONNECT {
+            let message = "CONNECT makes a tunnel, and a function is none";
+            return Err(Problem::new(reasons::METHOD_NOT_SUPPORTED, message));
+        }
+        let host = host_of(&head);
+        let decision = self.core().decided.now();
+        let (target, matched) = find::by_path(&decision, host.as_deref(), head.uri.path())?;
+        headers::describe(&mut head, &matched, host.as_deref(), Some(from));
+        trace.write(&mut head.headers);
+        let url = headers::full_url(&head.uri, host.as_deref());
+        let deadline = Deadline::new(began, target.spec.limits.timeout_ms, None);
+        Ok(Ask {
+            target,
+            request: Request::from_parts(head, body_of(body)),
+            url,
+            request_id: trace.request_id.clone(),
+            began,
+            deadline,
+        })
+    }
+
+    fn response_of(&self, answer: Answer) -> (Response<HttpBody>, HeaderValue) {
+        let Answer { response, execution } = answer;
+        let Execution { node, region, revision, cold, forwarded, timings } = &execution;
+        let mut response = response.map(Either::Left);
+        let headers = response.headers_mut();
+        headers.insert(NIGH_REGION, text(region.as_str()));
+        headers.insert(NIGH_FORWARDED, flag(*forwarded));
+        headers.insert(NIGH_REVISION, text(&revision.to_string()));
+        // A function may time itself as well.
+        headers.append(SERVER_TIMING, timings.header(*cold));
+        let node = if *forwarded { text(node.as_str()) } else { self.core().fixed.entry.clone() };
+        (response, node)
+    }
+}
+
+/// The host that a caller asked for, if that is one.
+fn host_of(head: &request::Parts) -> Option<String> {
+    if let Some(authority) = head.uri.authority() {
+        return Some(authority.as_str().to_owned());
+    }
+    let host = head.headers.get(header::HOST)?.to_str().ok()?;
+    host.parse::<Authority>().is_ok().then(|| host.to_owned())
+}
+
+fn body_of(body: Incoming) -> RequestBody {
+    if body.is_end_stream() {
+        return Empty::new().map_err(|never| match never {}).boxed_unsync();
+    }
+    body.map_err(|error| BodyError::Aborted(error.to_string())).boxed_unsync()
+}
+
+fn flag(set: bool) -> HeaderValue {
+    HeaderValue::from_static(if set { "1" } else { "0" })
+}
+
+/// Names are visible ASCII by their own rules.
+fn text(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(uri: &str, host: &str) -> Option<String> {
+        let request = Request::builder().uri(uri).header("host", host).body(()).unwrap();
+        host_of(&request.into_parts().0)
+    }
+
+    #[test]
+    fn the_host_is_that_of_the_url_or_the_header_if_it_is_one() {
+        assert_eq!(host("/x", "a.example:80").as_deref(), Some("a.example:80"));
+        assert_eq!(host("http://b.example/x", "a.example").as_deref(), Some("b.example"));
+        assert_eq!(host("/x", "a b"), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! The HTTP listener: HTTP/1.1 and HTTP/2 on one port, bounded connections, orderly stop.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use nigh_model::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Gateway;
+use super::socket::Socket;
+
+/// Most connections at once; one more is closed at once. An idle one costs some 10 KiB.
+const CONNECTIONS_MAX: usize = 16_384;
+/// A request's head must be there by then, and an idle connection is closed after it.
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Room for a request's head: its headers and its first line.
+const HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + (16 << 10);
+/// Calls at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// Resets that wait to be seen by a handler before the connection is closed: bounds what rapid
+/// resets (CVE-2023-44487) cost.
+const RESETS_PENDING_MAX: usize = 20;
+/// Bytes on the way of one HTTP/2 stream, and of a connection.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes of answers that wait on one HTTP/2 stream for the caller to take them.
+const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
+/// An HTTP/2 connection is asked for a sign of life this often, and closed without one.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// What running calls get to end in after a stop.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+/// After a failed accept, as when the process has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Answers callers until it is stopped; then lets running calls end, for a grace.
+pub(crate) async fn serve_http(
+    listener: TcpListener,
+    gateway: Gateway,
+    stop: CancellationToken,
+) {
+    let builder = Arc::new(builder());
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = TaskTracker::new();
+    // Cuts off those that are still there after the grace.
+    let cut = CancellationToken::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+            gateway.core().metrics.connection_refused();
+            continue;
+        };
+        let (builder, gateway) = (Arc::clone(&builder), gateway.clone());
+        let (stop, cut) = (stop.clone(), cut.clone());
+        connections.spawn(async move {
+            let served = serve(&builder, stream, from, gateway, stop, place);
+            tokio::select! {
+                () = served => {}
+                () = cut.cancelled() => {}
+            }
+        });
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(STOP_GRACE, connections.wait()).await.is_err() {
+        tracing::debug!(open = connections.len(), "callers' connections are cut off");
+        cut.cancel();
+        connections.wait().await;
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT_MAX)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEADER_BYTES_MAX as u32)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// Serves one connection to its end.
+async fn serve(
+    builder: &Builder<TokioExecutor>,
+    stream: TcpStream,
+    from: SocketAddr,
+    gateway: Gateway,
+    stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
+) {
+    // Without it small answers wait for the caller's delayed acknowledgement.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let open = gateway.core().metrics.connections().clone();
+    open.inc();
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let gateway = gateway.clone();
+        async move { Ok::<_, Infallible>(gateway.http(request, from).await) }
+    });
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(Socket::new(stream)), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    open.dec();
+    if let Err(error) = ended {
+        // A caller that goes, or sends what is no HTTP, is nothing to look into.
+        tracing::debug!(%from, %error, "connection ended");
+    }
+}

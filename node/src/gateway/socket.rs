@@ -1,0 +1,127 @@
+//! A caller's connection, held to what is fair: it begins in time, it takes what it is sent, and
+//! what it still sends at the end does not cost it its answer.
+
+use std::future::Future as _;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+/// A connection on which nothing has come by then is closed.
+const FIRST_BYTE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A caller that takes no byte for this long is gone, or means harm.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+/// After the last answer what still comes is read and dropped for this long: closing a socket
+/// with unread bytes resets it, and a reset can overtake the answer (RFC 9112 §9.6).
+const LINGER_MAX: Duration = Duration::from_secs(1);
+/// Most bytes that are dropped so.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// A caller's connection.
+pub(super) struct Socket {
+    stream: TcpStream,
+    /// Runs until the first byte has come.
+    silence: Option<Pin<Box<Sleep>>>,
+    /// Runs while the caller takes nothing.
+    stall: Option<Pin<Box<Sleep>>>,
+    /// Runs after the last byte was sent, with what may still be dropped.
+    linger: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        let silence = Some(Box::pin(sleep(FIRST_BYTE_WAIT_MAX)));
+        Self { stream, silence, stall: None, linger: None }
+    }
+
+    /// Passes on the result of a write, unless the caller has taken nothing for too long.
+    fn watch<T>(
+        &mut self,
+        poll: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.stall = None;
+            return poll;
+        }
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL_MAX)));
+        ready!(stall.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the caller takes no bytes")))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        match (&poll, &mut self.silence) {
+            (Poll::Ready(_), silence) => *silence = None,
+            (Poll::Pending, Some(silence)) => {
+                ready!(silence.as_mut().poll(context));
+                return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "nothing came")));
+            }
+            (Poll::Pending, None) => {}
+        }
+        poll
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(poll, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.watch(poll, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+        }
+        let (until, left) = this
+            .linger
+            .get_or_insert_with(|| (Box::pin(sleep(LINGER_MAX)), LINGER_BYTES_MAX));
+        let mut scratch = [0; 8 << 10];
+        while *left > 0 {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut this.stream).poll_read(context, &mut buffer) {
+                Poll::Pending => {
+                    ready!(until.as_mut().poll(context));
+                    break;
+                }
+                // The caller has closed too, or is gone.
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => break,
+                Poll::Ready(Err(_)) => break,
+                Poll::Ready(Ok(())) => *left = left.saturating_sub(buffer.filled().len()),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
