@@ -277,10 +277,8 @@ mod tests {
     fn doors_that_nobody_stands_at_are_let_go() {
         let admission = Admission::default();
         let spec = FunctionSpec::new(Digest::of(b"x"), 1);
-        let function = |n| FunctionRef {
-            revision: RevisionId(n),
-            function: FunctionName::new("f").unwrap(),
-        };
+        let function =
+            |n| FunctionRef { revision: RevisionId(n), function: FunctionName::new("f").unwrap() };
         let held = admission.door(&function(0), &spec);
         for n in 1..=DOORS_MAX as u64 {
             admission.door(&function(n), &spec);

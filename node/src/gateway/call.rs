@@ -83,8 +83,12 @@ impl Gateway {
         match self.prepare(&ask.target, ask.deadline).await {
             Ok(prepared) => {
                 let Ask { target, request, request_id, deadline, .. } = ask;
-                let errand =
-                    Errand { target: &target, request_id: &request_id, entry: &core.name, deadline };
+                let errand = Errand {
+                    target: &target,
+                    request_id: &request_id,
+                    entry: &core.name,
+                    deadline,
+                };
                 self.run_here(prepared, errand, request, route).await
             }
             Err(full) if full.reason() == reasons::NO_CAPACITY => {
@@ -144,7 +148,8 @@ impl Gateway {
                 };
                 match self.forward(&node, call, &body).await {
                     Way::Answered(far) => {
-                        let mut timings = far.timings.with_hop(began.elapsed().saturating_sub(route));
+                        let mut timings =
+                            far.timings.with_hop(began.elapsed().saturating_sub(route));
                         timings.route = route;
                         core.metrics.hopped(timings.hop);
                         let execution = Execution {
@@ -213,10 +218,7 @@ impl Gateway {
             slots: core.slots,
             draining: self.is_draining(),
         };
-        let met = |id| Met {
-            ejected: core.peers.is_ejected(id),
-            rtt_ms: core.peers.rtt_ms(id),
-        };
+        let met = |id| Met { ejected: core.peers.is_ejected(id), rtt_ms: core.peers.rtt_ms(id) };
         let mut found = pick::candidates(target, &here, &decision.state, &view, met);
         if full_here {
             found.retain(|candidate| candidate.start == Start::Warm);
@@ -246,7 +248,5 @@ fn no_node(target: &Target) -> Problem {
     let message =
         format!("no node that may run `{}/{}` has it", target.app, target.function.function);
     let hint = "see `nigh nodes` and `nigh apps`".to_owned();
-    Problem::new(reasons::NO_NODE, message)
-        .hint(Some(hint))
-        .retry_after(super::admit::RETRY_AFTER)
+    Problem::new(reasons::NO_NODE, message).hint(Some(hint)).retry_after(super::admit::RETRY_AFTER)
 }

@@ -64,7 +64,8 @@ pub(crate) fn by_name(decision: &Decision, name: &str) -> Result<Target, Problem
             let found = targets.iter().find(|target| target.function.function.as_str() == function);
             found.cloned().ok_or_else(|| {
                 let message = format!("app `{app}` has no function `{}`", short(function));
-                Problem::new(reasons::NO_SUCH_FUNCTION, message).hint(did_you_mean(function, names()))
+                Problem::new(reasons::NO_SUCH_FUNCTION, message)
+                    .hint(did_you_mean(function, names()))
             })
         }
     }
@@ -97,7 +98,8 @@ fn short(given: &str) -> String {
 /// The path and query to call, and the route that they are put after: the function's first
 /// route, or its default one where the first cannot take the path.
 pub(crate) fn relative(target: &Target, path: &str) -> Result<(Uri, Matched), Problem> {
-    let bad = |why: String| Problem::new(reasons::INVALID_CALL, format!("path `{}`: {why}", short(path)));
+    let bad =
+        |why: String| Problem::new(reasons::INVALID_CALL, format!("path `{}`: {why}", short(path)));
     let path = if path.is_empty() { "/" } else { path };
     if !path.starts_with('/') {
         return Err(bad("begin it with /".into()));

@@ -84,7 +84,12 @@ impl Gateway {
         let began = Instant::now();
         let left = Arc::new(AtomicBool::new(false));
         let head = call_head(self, to, &call, call.deadline.budget(began, rtt));
-        let outgoing = Outgoing { head: Some(head), left: Arc::clone(&left), body: request.read(), ended: false };
+        let outgoing = Outgoing {
+            head: Some(head),
+            left: Arc::clone(&left),
+            body: request.read(),
+            ended: false,
+        };
         let from = Arc::new(From {
             id: to.id,
             name: to.name.clone(),
@@ -117,7 +122,7 @@ impl Gateway {
             Ok((frames, first)) => {
                 let first = first.and_then(|frame| frame.part);
                 opened(frames, first, from, core.metrics.clone())
-            },
+            }
             Err(status) => self.no_way(&status, to, left.load(Relaxed)),
         }
     }

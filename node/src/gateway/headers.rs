@@ -143,10 +143,10 @@ mod tests {
         assert_eq!(described("/app", "/app/...", "/app", &[])["spin-path-info"], "/");
         assert_eq!(described("/app/", "/app/...", "/app", &[])["spin-path-info"], "/");
         let root = described("/x", "/...", "", &[]);
-        assert_eq!((&root["spin-path-info"], &root["spin-base-path"]), (
-            &HeaderValue::from_static("/x"),
-            &HeaderValue::from_static("/"),
-        ));
+        assert_eq!(
+            (&root["spin-path-info"], &root["spin-base-path"]),
+            (&HeaderValue::from_static("/x"), &HeaderValue::from_static("/"),)
+        );
     }
 
     #[test]

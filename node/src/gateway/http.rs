@@ -55,13 +55,11 @@ impl Gateway {
         let (mut response, node) = match self.counted(ask).await {
             Ok(answer) => self.response_of(answer),
             Err(problem) => {
-                let node = problem.node().map_or_else(
-                    || self.core().fixed.entry.clone(),
-                    |node| text(node.as_str()),
-                );
+                let node = problem
+                    .node()
+                    .map_or_else(|| self.core().fixed.entry.clone(), |node| text(node.as_str()));
                 let forwarded = node != self.core().fixed.entry;
-                let response =
-                    problem.into_response(&self.core().name, trace.request_id.as_str());
+                let response = problem.into_response(&self.core().name, trace.request_id.as_str());
                 let mut response = response.map(|body| Either::Right(Full::new(body)));
                 response.headers_mut().insert(NIGH_FORWARDED, flag(forwarded));
                 (response, node)

@@ -143,9 +143,11 @@ impl Gateway {
         let given = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let host = given.or(matched.route.host()).unwrap_or("localhost").to_owned();
         let url = headers::full_url(&uri, Some(&host));
-        let mut request = Request::builder().method(method).uri(&url).body(body).map_err(|error| {
-            bad(format!("`{}` is no URL: {error}", url.escape_debug()))
-        })?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(&url)
+            .body(body)
+            .map_err(|error| bad(format!("`{}` is no URL: {error}", url.escape_debug())))?;
         *request.headers_mut() = headers;
         let (mut head, body) = request.into_parts();
         headers::describe(&mut head, &matched, Some(&host), caller.from);
@@ -224,9 +226,8 @@ fn check_size(headers: &HeaderMap) -> Result<(), Problem> {
 fn idempotency_key(key: &str) -> Result<HeaderValue, Problem> {
     let fits = key.len() <= REQUEST_ID_LENGTH_MAX;
     fits.then(|| HeaderValue::from_str(key).ok()).flatten().ok_or_else(|| {
-        let message = format!(
-            "idempotency_key: use 1 to {REQUEST_ID_LENGTH_MAX} visible ASCII characters"
-        );
+        let message =
+            format!("idempotency_key: use 1 to {REQUEST_ID_LENGTH_MAX} visible ASCII characters");
         Problem::new(reasons::INVALID_CALL, message)
     })
 }

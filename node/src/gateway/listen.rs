@@ -44,11 +44,7 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers callers until it is stopped; then lets running calls end, for a grace.
-pub(crate) async fn serve_http(
-    listener: TcpListener,
-    gateway: Gateway,
-    stop: CancellationToken,
-) {
+pub(crate) async fn serve_http(listener: TcpListener, gateway: Gateway, stop: CancellationToken) {
     let builder = Arc::new(builder());
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
@@ -131,8 +127,7 @@ async fn serve(
         let gateway = gateway.clone();
         async move { Ok::<_, Infallible>(gateway.http(request, from).await) }
     });
-    let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(Socket::new(stream)), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Socket::new(stream)), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {

@@ -27,8 +27,6 @@ mod retry;
 mod run;
 mod socket;
 mod stream;
-#[cfg(test)]
-mod tests;
 mod timings;
 mod trace;
 

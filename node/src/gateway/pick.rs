@@ -131,7 +131,6 @@ fn salt(here: NodeId, function: &FunctionRef) -> u64 {
     name.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -154,7 +154,8 @@ fn whole_seconds(after: Duration) -> u64 {
 
 /// Text as it may stand in a quoted string of a structured field (RFC 9651 §3.3.3).
 fn quotable(text: &str) -> String {
-    let visible = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '\'' };
+    let visible =
+        |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '\'' };
     text.chars().take(DETAILS_BYTES_MAX).map(visible).collect()
 }
 
@@ -191,7 +192,8 @@ mod tests {
 
     #[test]
     fn a_problem_says_the_same_over_grpc() {
-        let problem = Problem::new(reasons::NO_CAPACITY, "full").retry_after(Duration::from_secs(1));
+        let problem =
+            Problem::new(reasons::NO_CAPACITY, "full").retry_after(Duration::from_secs(1));
         let status = problem.into_status();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert_eq!(status::reason(&status).as_deref(), Some("NO_CAPACITY"));

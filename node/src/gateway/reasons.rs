@@ -95,8 +95,7 @@ pub(crate) fn named(name: &str) -> &'static Reason {
 mod tests {
     use super::*;
 
-    const DOCS: &str =
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors.md"));
+    const DOCS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors.md"));
 
     #[test]
     fn every_reason_has_a_block_in_the_docs() {

@@ -134,8 +134,7 @@ impl Receiver {
 /// Runs a call and turns what comes of it into frames.
 async fn run(gateway: Gateway, prepared: Prepared, call: Incoming, body: RequestBody) -> Frames {
     let Incoming { target, request_id, entry, deadline, head } = call;
-    let errand =
-        Errand { target: &target, request_id: &request_id, entry: &entry, deadline };
+    let errand = Errand { target: &target, request_id: &request_id, entry: &entry, deadline };
     let is_head = head.method() == Method::HEAD;
     match gateway.run(prepared, errand, head.map(|()| body)).await {
         Ok(ran) => frames_of(ran, is_head),

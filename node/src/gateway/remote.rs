@@ -47,7 +47,8 @@ pub(crate) struct From {
 impl From {
     /// The node broke the rules, or its connection broke.
     pub(crate) fn lost(&self, why: &str) -> Problem {
-        let message = format!("the call ran on node `{}` and its answer broke off: {why}", self.name);
+        let message =
+            format!("the call ran on node `{}` and its answer broke off: {why}", self.name);
         Problem::new(reasons::PEER_LOST, message).at(&self.name)
     }
 

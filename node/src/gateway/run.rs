@@ -59,7 +59,8 @@ impl Gateway {
     ) -> Result<Prepared, Problem> {
         let core = self.core();
         if core.engine.running() >= core.slots {
-            let message = format!("node `{}` runs {} calls, as many as it can", core.name, core.slots);
+            let message =
+                format!("node `{}` runs {} calls, as many as it can", core.name, core.slots);
             return Err(self.refusal(reasons::NO_CAPACITY, message).retry_after(RETRY_AFTER));
         }
         let began = Instant::now();

@@ -105,9 +105,8 @@ impl AsyncWrite for Socket {
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
         }
-        let (until, left) = this
-            .linger
-            .get_or_insert_with(|| (Box::pin(sleep(LINGER_MAX)), LINGER_BYTES_MAX));
+        let (until, left) =
+            this.linger.get_or_insert_with(|| (Box::pin(sleep(LINGER_MAX)), LINGER_BYTES_MAX));
         let mut scratch = [0; 8 << 10];
         while *left > 0 {
             let mut buffer = ReadBuf::new(&mut scratch);

@@ -30,9 +30,8 @@ impl Trace {
     /// Takes what the caller gave, and makes what it did not.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let given = headers.get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
-        let request_id = given
-            .and_then(|text| RequestId::new(text).ok())
-            .unwrap_or_else(clock::request_id);
+        let request_id =
+            given.and_then(|text| RequestId::new(text).ok()).unwrap_or_else(clock::request_id);
         let request_id_value = HeaderValue::from_str(request_id.as_str())
             .unwrap_or_else(|_| HeaderValue::from_static("-"));
         let mut contexts = headers.get_all(&TRACEPARENT).iter();

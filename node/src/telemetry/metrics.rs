@@ -58,9 +58,8 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::default();
         let outcomes = Family::<[(&'static str, &'static str); 1], Counter>::default();
-        let calls = OUTCOMES.map(|(_, value)| {
-            outcomes.get_or_create(&[("outcome", value)]).clone()
-        });
+        let calls =
+            OUTCOMES.map(|(_, value)| outcomes.get_or_create(&[("outcome", value)]).clone());
         registry.register(
             "nigh_gateway_calls",
             "Calls that entered here, by outcome: ok, function_error, refused, failed, gone",
@@ -77,8 +76,10 @@ impl Metrics {
         );
         let forwarded = counter("nigh_gateway_forwarded", "Calls sent on to another node");
         let received = counter("nigh_gateway_received", "Calls received from other nodes");
-        let cold =
-            counter("nigh_gateway_cold", "Calls run here that waited for a load, fetch or compilation");
+        let cold = counter(
+            "nigh_gateway_cold",
+            "Calls run here that waited for a load, fetch or compilation",
+        );
         let retries = counter("nigh_gateway_retries", "Further tries of calls");
         let connections_refused = counter(
             "nigh_gateway_connections_refused",
@@ -94,8 +95,7 @@ impl Metrics {
             "nigh_gateway_call_seconds",
             "From a call's arrival to the head of its answer, where it entered",
         );
-        let queue =
-            histogram("nigh_gateway_queue_seconds", "Wait for a free place, where it ran");
+        let queue = histogram("nigh_gateway_queue_seconds", "Wait for a free place, where it ran");
         let start = histogram("nigh_gateway_start_seconds", "Wait for a load, where it ran");
         let exec = histogram(
             "nigh_gateway_exec_seconds",

@@ -305,7 +305,8 @@ mod tests {
 
     #[tokio::test]
     async fn kept_lines_end_with_a_mark_and_the_stream_without_follow() {
-        let lines: Vec<LogLine> = lines_of(&book_with(&["x", "y"]), &request(false)).collect().await;
+        let lines: Vec<LogLine> =
+            lines_of(&book_with(&["x", "y"]), &request(false)).collect().await;
         let texts: Vec<&str> = lines.iter().map(|line| &*line.line).collect();
         assert_eq!(texts, ["x", "y", ""]);
         assert!(lines[2].stream.is_empty());
