@@ -62,13 +62,13 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node; returns when it belongs to a cluster and serves.
+    /// Starts a node; returns when it belongs to a cluster and serves. What it logs is in the
+    /// span that this is called in.
     ///
     /// # Errors
     /// An address or the data folder cannot be used, or the cluster does not admit the node.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let span = tracing::info_span!("node", node = %config.name);
-        Box::pin(start(Arc::new(config), span.clone())).instrument(span).await
+        Box::pin(start(Arc::new(config), tracing::Span::current())).await
     }
 
     /// What it was told at its start.

@@ -25,8 +25,9 @@ pub(crate) use start::{ControlParts, Running, bootstrap, start};
 pub(crate) type Raft =
     openraft::Raft<nigh_storage::raft::TypeConfig, nigh_storage::raft::StateMachine>;
 
-/// A leader sends heartbeats this often, in ms.
-pub(crate) const HEARTBEAT_MS: u64 = 150;
+/// A leader sends heartbeats this often, in ms. Raft waits for the answer to one no longer than
+/// this, so it is more than the round trip between most regions of the earth.
+pub(crate) const HEARTBEAT_MS: u64 = 250;
 /// Least and most time without a heartbeat before a voter stands for election, in ms. Disks of
 /// busy machines stall for tens of ms and regions are a quarter of a second apart: less than
 /// this would turn stalls into elections.
