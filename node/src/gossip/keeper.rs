@@ -24,7 +24,7 @@ use super::view::{Heartbeats, Incarnation, node_of, view};
 use super::{delay, keys, seeds};
 use crate::clock;
 use crate::error::Error;
-use crate::seen::{Report, Seen, View};
+use crate::seen::{Report, View};
 
 /// Between two looks at what chitchat knows, when nothing calls for one earlier.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);

@@ -23,6 +23,5 @@ mod transport;
 mod view;
 
 pub(crate) use config::{GossipConfig, GossipTiming};
-pub(crate) use counters::Counters;
 pub(crate) use filter::Filter;
-pub(crate) use service::{Gossip, GossipService, Publisher};
+pub(crate) use service::{Gossip, Publisher};

@@ -69,19 +69,9 @@ impl Gossip {
         Ok(Self { publisher, service, leave, keeper, _stop: stop.drop_guard() })
     }
 
-    /// Says this of the node from now on; only what has changed travels.
-    pub(crate) fn publish(&self, report: &Report) {
-        self.publisher.publish(report);
-    }
-
-    /// A handle that can only publish.
+    /// A handle by which the node says what there is to say of it.
     pub(crate) fn publisher(&self) -> Publisher {
         self.publisher.clone()
-    }
-
-    /// Takes in a message as if it had come as a datagram. False when too many wait.
-    pub(crate) fn deliver(&self, from: SocketAddr, message: Bytes) -> bool {
-        self.service.take(from, message)
     }
 
     /// The service that other nodes call.
@@ -90,6 +80,7 @@ impl Gossip {
     }
 
     /// What was counted.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for telemetry, which does not read it yet"))]
     pub(crate) fn counters(&self) -> Arc<Counters> {
         self.service.counters.clone()
     }
@@ -117,7 +108,8 @@ impl Publisher {
 }
 
 impl GossipService {
-    fn take(&self, from: SocketAddr, message: Bytes) -> bool {
+    /// Takes in a message as if it had come as a datagram; false when too many wait.
+    pub(super) fn take(&self, from: SocketAddr, message: Bytes) -> bool {
         let taken = self.inbox.put(from, message);
         if !taken {
             self.counters.inbox_full.add();

@@ -36,11 +36,11 @@ async fn noise_disturbs_nothing() {
         }
         if n % 20 == 0 {
             let from = address_of(&stranger);
-            cluster.nodes[&1].gossip.deliver(from, datagram);
+            cluster.nodes[&1].gossip.service().take(from, datagram);
             tokio::task::yield_now().await;
         }
     }
-    cluster.nodes[&1].gossip.publish(&report(77));
+    cluster.nodes[&1].publish(&report(77));
     cluster
         .until("a report after the noise", HAPPENED_WITHIN, |node| {
             node.seen.now().nodes[&NodeId(1)].report == report(77)
@@ -87,14 +87,14 @@ async fn a_failure_inside_chitchat_is_survived() {
     let victim = &cluster.nodes[&1];
     let about = ChitchatId::new("2", 1, cluster.nodes[&2].address);
     let message = Envelope::new(&cluster_id()).seal(&forged(&about));
-    victim.gossip.deliver(cluster.nodes[&2].address, Bytes::clone(&message));
+    victim.gossip.service().take(cluster.nodes[&2].address, Bytes::clone(&message));
     let counters = victim.gossip.counters();
     let deadline = Instant::now() + HAPPENED_WITHIN;
     while counters.restarts.get() == 0 {
         assert!(Instant::now() < deadline, "it did not fail: {counters:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    victim.gossip.publish(&report(3));
+    victim.publish(&report(3));
     cluster
         .until("a report after the failure", HAPPENED_WITHIN, |node| {
             let view = node.seen.now();

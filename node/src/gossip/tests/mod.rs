@@ -67,6 +67,12 @@ struct TestNode {
     _server: AbortOnDropHandle<()>,
 }
 
+impl TestNode {
+    fn publish(&self, report: &Report) {
+        self.gossip.publisher().publish(report);
+    }
+}
+
 #[derive(Default)]
 struct TestCluster {
     nodes: BTreeMap<u64, TestNode>,

@@ -23,7 +23,7 @@ fn large_report() -> Report {
 async fn all_see_all_and_what_they_say() {
     let cluster = TestCluster::start(3).await;
     for (id, node) in &cluster.nodes {
-        node.gossip.publish(&report(100 + id));
+        node.publish(&report(100 + id));
     }
     cluster.all_alive().await;
     cluster
@@ -32,7 +32,7 @@ async fn all_see_all_and_what_they_say() {
             (1..=3).all(|id| view.nodes[&NodeId(id)].report == report(100 + id))
         })
         .await;
-    cluster.nodes[&2].gossip.publisher().publish(&Report { draining: true, ..report(7) });
+    cluster.nodes[&2].publish(&Report { draining: true, ..report(7) });
     let told = Instant::now();
     cluster
         .until("the change", HAPPENED_WITHIN, |node| {
@@ -67,7 +67,7 @@ async fn a_killed_node_is_seen_dead_and_its_next_incarnation_alive() {
     };
     let peer = free_listener().await;
     cluster.add(5, socket, peer, 2).await;
-    cluster.nodes[&5].gossip.publish(&report(55));
+    cluster.nodes[&5].publish(&report(55));
     cluster.all_alive().await;
     cluster
         .until("the new incarnation", HAPPENED_WITHIN, |node| {
@@ -93,7 +93,7 @@ async fn a_node_that_leaves_says_so() {
 async fn what_fits_no_datagram_goes_over_the_peer_connection() {
     let cluster = TestCluster::start(3).await;
     let large = large_report();
-    cluster.nodes[&1].gossip.publish(&large);
+    cluster.nodes[&1].publish(&large);
     cluster
         .until("the large report", HAPPENED_WITHIN, |node| {
             node.seen.now().nodes.get(&NodeId(1)).is_some_and(|seen| seen.report == large)
@@ -113,7 +113,7 @@ async fn an_emulated_way_takes_its_time() {
     let cluster = TestCluster::start_over(2, Some(matrix)).await;
     cluster.all_alive().await;
     let began = Instant::now();
-    cluster.nodes[&1].gossip.publish(&report(9));
+    cluster.nodes[&1].publish(&report(9));
     cluster
         .until("the report", HAPPENED_WITHIN, |node| {
             node.seen.now().nodes[&NodeId(1)].report == report(9)
@@ -129,7 +129,7 @@ async fn nodes_that_no_registry_knows_find_each_other_by_seeds() {
     cluster.all_alive().await;
     // No peer connection leads to them: what is large goes as a large datagram.
     let large = large_report();
-    cluster.nodes[&1].gossip.publish(&large);
+    cluster.nodes[&1].publish(&large);
     cluster
         .until("the large report", HAPPENED_WITHIN, |node| {
             node.seen.now().nodes[&NodeId(1)].report == large
