@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nigh_model::{Digest, FunctionRef, NodeId, Region, RevisionId, State, Tier};
+use nigh_model::{Digest, FunctionRef, RevisionId, Tier};
 use nigh_placement::demand::{self, idle};
 
 use super::wants::{Verdict, Want, Wants};
@@ -22,7 +22,7 @@ pub(crate) const FORBIDDEN_GRACE_MS: u64 = 30_000;
 /// Functions loaded at once, about 180 KiB each; beyond it those not called for longest go.
 pub(crate) const LOADED_MAX: usize = 4_096;
 /// Revisions named as lagging: they must fit a gossip message with everything else.
-pub(crate) const LAG_MAX: usize = 24;
+pub(crate) const LAG_MAX: usize = 16;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,20 +103,8 @@ pub(crate) struct Settled {
     pub(crate) lag: Vec<RevisionId>,
 }
 
-/// What `own`, a node in `region`, must do, in order.
-pub(crate) fn diff(
-    own: NodeId,
-    region: &Region,
-    state: &State,
-    demanded: &BTreeSet<FunctionRef>,
-    here: &Here,
-    now_ms: u64,
-) -> Vec<Action> {
-    steps(&Wants::of(own, region, state, demanded), here, now_ms)
-}
-
-/// The same where it is known what is wanted.
-pub(crate) fn steps(wants: &Wants, here: &Here, now_ms: u64) -> Vec<Action> {
+/// What this node must do, in order.
+pub(crate) fn diff(wants: &Wants, here: &Here, now_ms: u64) -> Vec<Action> {
     let mut actions = Vec::new();
     bring(wants, here, now_ms, &mut actions);
     let mut warm = here.warm.clone();

@@ -35,7 +35,7 @@ pub(crate) use error::Error;
 pub(crate) use fetch::Fetcher;
 pub(crate) use replicate::Copies;
 pub(crate) use service::PeerArtifacts;
-pub(crate) use shelf::{Present, Shelf, ShelfError, Taken};
+pub(crate) use shelf::{Shelf, ShelfError, Taken};
 pub(crate) use stock::Stock;
 
 use crate::decided::Decided;

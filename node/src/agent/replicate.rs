@@ -105,17 +105,6 @@ impl Copies {
         Ok(())
     }
 
-    /// The size of a component, wherever it is.
-    ///
-    /// # Errors
-    /// Nobody who answers has it.
-    pub(crate) async fn size_of(&self, digest: Digest) -> Result<u64, Error> {
-        match self.inner.stock.size_of(digest).await? {
-            Some(bytes) => Ok(bytes),
-            None => self.inner.fetcher.size_elsewhere(digest).await,
-        }
-    }
-
     /// Live nodes that may hold a copy.
     fn sites(&self, allowed: impl Fn(&Region) -> bool) -> Sites {
         let Inner { own, region, decided, seen, peers, .. } = &*self.inner;

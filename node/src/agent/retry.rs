@@ -9,7 +9,7 @@ const BACKOFF_MS: u64 = 100;
 /// … up to this.
 const BACKOFF_MS_MAX: u64 = 10_000;
 /// Failures in a row from which a person should know: the first may be a node that restarts.
-const FAILURES_TO_WARN: u32 = 3;
+const FAILURES_TO_WARN: u32 = 5;
 
 /// What failed, by component.
 #[derive(Clone, Debug, Default)]

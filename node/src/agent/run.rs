@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::demanded::Demanded;
-use super::diff::{Action, Here, Settled, Unwanted, settled, steps};
+use super::diff::{Action, Here, Settled, Unwanted, diff, settled};
 use super::error::Error;
 use super::fetch::Fetcher;
 use super::retry::Retries;
@@ -103,7 +103,7 @@ impl Worker {
         self.publish(settled(&wants, &here, state.applied, now_ms));
 
         let mut work: BTreeMap<Digest, Vec<Action>> = BTreeMap::new();
-        for action in steps(&wants, &here, now_ms) {
+        for action in diff(&wants, &here, now_ms) {
             let digest = match &action {
                 Action::Unload(function) => {
                     self.shelf.unload(function);

@@ -79,10 +79,15 @@ impl ArtifactsService {
         Ok(head)
     }
 
-    /// Says how large a component is; one that only others have is brought here.
+    /// Says how large a component is if some node has it. One that no revision is made of yet
+    /// is brought here: its deploy will ask this node for it. Others stay where they may be.
     async fn find(&self, digest: Digest) -> Result<Artifact, Error> {
         let artifact = |bytes| Artifact { digest: digest.to_string(), bytes };
         if let Some(bytes) = self.stock.size_of(digest).await? {
+            return Ok(artifact(bytes));
+        }
+        if let Some(bytes) = self.fetcher.decided_size(digest) {
+            self.fetcher.nearest_holder(digest).await?;
             return Ok(artifact(bytes));
         }
         self.fetcher.fetch(digest).await?;
@@ -121,7 +126,7 @@ async fn next(
         Ok(None) => Ok(None),
         Err(_) => {
             let message = format!("the upload brought nothing for {STALL_TIMEOUT:?}");
-            Err(status::of(Code::DeadlineExceeded, "UPLOAD_STALLED", message))
+            Err(status::of(Code::Unavailable, "UPLOAD_STALLED", message))
         }
     }
 }

@@ -1,4 +1,5 @@
 use nigh_model::Tier::{Ready, Warm};
+use nigh_model::{FunctionSpec, NodeId, State};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,7 +17,7 @@ fn wants(state: &State) -> Wants {
 }
 
 fn steps_of(state: &State, here: &Here, now_ms: u64) -> Vec<Action> {
-    diff(OWN, &region("eu-1"), state, &BTreeSet::new(), here, now_ms)
+    diff(&wants(state), here, now_ms)
 }
 
 /// What the loop would make of `here`.
@@ -99,7 +100,8 @@ fn what_is_demanded_is_brought_only_where_it_may_be() {
     activate(&mut state, "a", 10);
     activate(&mut state, "b", 11);
     let demanded = BTreeSet::from([function(10), function(11), function(12)]);
-    let actions = diff(OWN, &region("eu-1"), &state, &demanded, &Here::default(), 0);
+    let wants = Wants::of(OWN, &region("eu-1"), &state, &demanded);
+    let actions = diff(&wants, &Here::default(), 0);
     // The third is of a revision that no call is routed to.
     let loads = actions.iter().filter(|action| matches!(action, Action::Load(_)));
     assert_eq!(loads.collect::<Vec<_>>(), [&Action::Load(function(11))]);
@@ -113,14 +115,14 @@ fn what_is_wanted_no_more_goes_after_a_grace_in_order() {
     state.assignments.remove(&function(10));
     let wants = wants(&state);
     here.unwanted.note(&wants, &here.warm, &here.compiled, 1_000);
-    assert_eq!(steps(&wants, &here, 1_000 + UNWANTED_GRACE_MS - 1), []);
+    assert_eq!(diff(&wants, &here, 1_000 + UNWANTED_GRACE_MS - 1), []);
     assert_eq!(
-        steps(&wants, &here, 1_000 + UNWANTED_GRACE_MS),
+        diff(&wants, &here, 1_000 + UNWANTED_GRACE_MS),
         [Action::Unload(function(10)), Action::RemoveCompiled(component("a"))],
         "the component may belong to a deploy that is under way"
     );
     assert_eq!(
-        steps(&wants, &here, 1_000 + UPLOAD_GRACE_MS),
+        diff(&wants, &here, 1_000 + UPLOAD_GRACE_MS),
         [
             Action::Unload(function(10)),
             Action::RemoveCompiled(component("a")),
@@ -205,39 +207,26 @@ fn settled_names_what_lags_or_keeps_below_it() {
 const REGIONS: [&[&str]; 4] = [&[], &["eu-*"], &["us-*"], &["eu-1", "us-1"]];
 const COMPONENTS: [&str; 4] = ["a", "b", "c", "d"];
 
-prop_compose! {
-    /// A revision: its app, component, regions, whether it is active, coming or kept, min_warm,
-    /// and how it is assigned here. A plan may even break the rules.
-    fn a_revision()(
-        app in 0..4_usize,
-        component in 0..COMPONENTS.len(),
-        regions in 0..REGIONS.len(),
-        role in 0..3_u8,
-        min_warm in 0..2_u32,
-        tier in proptest::option::of(prop_oneof![Just(Ready), Just(Warm)]),
-    ) -> (usize, usize, usize, u8, u32, Option<Tier>) {
-        (app, component, regions, role, min_warm, tier)
-    }
+/// What a revision is made of never changes: its id says it.
+fn revision_of(id: u64) -> (String, FunctionSpec) {
+    let at = |shift: u32| (id >> shift & 3) as usize;
+    let mut spec = spec(component(COMPONENTS[at(2)]), REGIONS[at(4)]);
+    spec.scale.min_warm = (id >> 6) as u32;
+    (format!("app-{}", at(0)), spec)
 }
 
+/// Some revisions: each kept, active or coming, and assigned here or not. A plan may even
+/// break the rules.
 fn a_state() -> impl Strategy<Value = State> {
-    proptest::collection::vec(a_revision(), 0..10).prop_map(|revisions| {
+    let tier = proptest::option::of(prop_oneof![Just(Ready), Just(Warm)]);
+    proptest::collection::btree_map(0..128_u64, (0..3_u8, tier), 0..12).prop_map(|revisions| {
         let mut state = state();
-        for (at, (app, made_of, regions, role, min_warm, tier)) in revisions.into_iter().enumerate()
-        {
-            let id = 10 + at as u64;
-            let name = format!("app-{app}");
-            let mut spec = spec(component(COMPONENTS[made_of]), REGIONS[regions]);
-            spec.scale.min_warm = min_warm;
+        for (id, (role, tier)) in revisions {
+            let (name, spec) = revision_of(id);
             add_revision(&mut state, &name, id, spec);
             match role {
                 0 => activate(&mut state, &name, id),
-                1 => {
-                    let name = crate::agent::testing::app(&name);
-                    let mut app = state.apps.get(&name).unwrap().as_ref().clone();
-                    app.rollout = Some(RevisionId(id));
-                    state.apps.insert(name, std::sync::Arc::new(app));
-                }
+                1 => roll_out(&mut state, &name, id),
                 _ => {}
             }
             if let Some(tier) = tier {
@@ -248,15 +237,24 @@ fn a_state() -> impl Strategy<Value = State> {
     })
 }
 
+fn roll_out(state: &mut State, name: &str, id: u64) {
+    let name = crate::agent::testing::app(name);
+    let mut app = state.apps.get(&name).unwrap().as_ref().clone();
+    app.rollout = Some(RevisionId(id));
+    state.apps.insert(name, std::sync::Arc::new(app));
+}
+
 /// Whether some function made of this component may be here and has a reason to be.
 fn has_reason(state: &State, demanded: &BTreeSet<FunctionRef>, digest: &Digest) -> bool {
+    let routed: BTreeSet<_> = state.wanted_revisions().map(|(_, revision)| revision.id).collect();
     let revisions = state.apps.values().flat_map(|app| app.revisions.values());
     revisions.flat_map(|revision| revision.functions()).any(|(function, spec)| {
         let assignment = state.assignments.get(&function);
+        let assigned = assignment.is_some_and(|at| at.nodes.contains_key(&OWN));
+        let asked_for = demanded.contains(&function) && routed.contains(&function.revision);
         spec.component == *digest
             && spec.placement.allows(&region("eu-1"))
-            && (assignment.is_some_and(|at| at.nodes.contains_key(&OWN))
-                || demanded.contains(&function))
+            && (assigned || asked_for)
     })
 }
 
@@ -264,18 +262,21 @@ proptest! {
     #[test]
     fn the_agent_comes_to_rest_and_holds_only_what_it_may(
         // One decision after another; times at which the loop looks.
-        rounds in proptest::collection::vec((a_state(), 0..2_000_000_u64, 0..4_u64), 1..5),
+        rounds in proptest::collection::vec(
+            (a_state(), 0..2_000_000_u64, proptest::collection::btree_set(0..128_u64, 0..20)),
+            1..5,
+        ),
     ) {
         let mut here = Here::default();
         let mut now_ms = 0;
         for (state, wait_ms, demand) in rounds {
             now_ms += wait_ms;
-            let demanded: BTreeSet<_> = (0..demand).map(|at| function(10 + at)).collect();
+            let demanded: BTreeSet<_> = demand.into_iter().map(function).collect();
             let wants = Wants::of(OWN, &region("eu-1"), &state, &demanded);
             here.rested.retain(|function, _| wants.functions.contains_key(function));
             here.unwanted.note(&wants, &here.warm, &here.compiled, now_ms);
             for _ in 0..3 {
-                let actions = steps(&wants, &here, now_ms);
+                let actions = diff(&wants, &here, now_ms);
                 for action in &actions {
                     match action {
                         Action::Fetch(digest) | Action::Compile(digest) => {
@@ -288,7 +289,7 @@ proptest! {
                     }
                 }
                 carry_out(&wants, &mut here, &actions, now_ms);
-                prop_assert_eq!(steps(&wants, &here, now_ms), vec![], "it does not come to rest");
+                prop_assert_eq!(diff(&wants, &here, now_ms), vec![], "it does not come to rest");
                 prop_assert_eq!(
                     settled(&wants, &here, state.applied, now_ms),
                     Settled { index: state.applied, lag: vec![] }
