@@ -128,14 +128,15 @@ impl Copies {
         sites
     }
 
+    /// Where copies are known to be. With one on this node nobody is asked, which would take a
+    /// round trip to the farthest: a node that has a copy already says so when it is sent one.
     async fn held(&self, digest: Digest, sites: &Sites) -> BTreeSet<NodeId> {
         let own = self.inner.own;
-        let others = sites.keys().copied().filter(|id| *id != own).collect();
-        let mut held: BTreeSet<_> = self.inner.fetcher.holders(digest, others).collect().await;
-        if self.inner.stock.holds_for_use(&digest) && sites.contains_key(&own) {
-            held.insert(own);
+        if self.inner.stock.holds_for_use(&digest) {
+            return sites.contains_key(&own).then_some(own).into_iter().collect();
         }
-        held
+        let others = sites.keys().copied().filter(|id| *id != own).collect();
+        self.inner.fetcher.holders(digest, others).collect().await
     }
 
     async fn copy(&self, digest: Digest, to: NodeId, held: &BTreeSet<NodeId>) -> Result<(), Error> {

@@ -53,8 +53,8 @@ async fn a_ready_function_is_loaded_once_for_all_who_call_it() {
     assert!(shelf.is_ready(&f) && shelf.is_warm(&f));
     let taken = shelf.take(&name, &f, &spec).await.unwrap();
     assert!(!taken.cold && taken.waited.is_zero());
-    assert_eq!(shelf.present().warm, [f.clone()]);
-    assert_eq!(shelf.present().ready, [f.clone()]);
+    assert_eq!(shelf.present().warm, std::slice::from_ref(&f));
+    assert_eq!(shelf.present().ready, std::slice::from_ref(&f));
 
     shelf.unload(&f);
     assert!(!shelf.is_warm(&f) && shelf.is_ready(&f));
