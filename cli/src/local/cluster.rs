@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::{join_all, select_all};
+use futures::stream::FuturesUnordered;
 use nigh_model::Kind;
 use nigh_node::{Config, Error, Node, Start};
 use nigh_placement::RttMatrix;
@@ -38,27 +40,27 @@ impl Cluster {
         folder: &Folder,
         rtt: Option<Arc<RttMatrix>>,
     ) -> Result<Self> {
-        let starts = places.iter().enumerate().map(|(index, place)| {
-            let config = config(index, places, folder, rtt.clone());
-            let span = tracing::info_span!("node", node = %place.name);
-            Box::pin(Node::start(config)).instrument(span)
-        });
+        let mut starts: FuturesUnordered<_> = (0..places.len())
+            .map(|index| {
+                let config = config(index, places, folder, rtt.clone());
+                let span = tracing::info_span!("node", node = %config.name);
+                let start = Box::pin(Node::start(config)).instrument(span);
+                async move { (index, start.await) }
+            })
+            .collect();
         let mut nodes = Vec::new();
-        let mut failed = None;
-        for (place, started) in places.iter().zip(join_all(starts).await) {
+        while let Some((index, started)) = starts.next().await {
             match started {
                 Ok(node) => nodes.push(node),
-                Err(error) => failed = failed.or(Some(not_started(place, &error))),
+                Err(error) => {
+                    // The others may wait for this one for ever.
+                    drop(starts);
+                    Self { nodes }.stop().await;
+                    return Err(not_started(&places[index], &error));
+                }
             }
         }
-        let cluster = Self { nodes };
-        match failed {
-            None => Ok(cluster),
-            Some(failure) => {
-                cluster.stop().await;
-                Err(failure)
-            }
-        }
+        Ok(Self { nodes })
     }
 
     /// Waits until every node serves.

@@ -95,12 +95,28 @@ pub(crate) async fn run(args: Args, format: Format) -> Result {
         }
     });
     let started = Instant::now();
+    let mut progress = Progress::new();
+    let line = progress.waiting(format!("starting {}", count(places.len(), "node")));
+    let start = async {
+        let cluster = Cluster::start(&places, &folder, matrix.clone()).await?;
+        let ready = cluster.ready().await;
+        match ready {
+            Ok(()) => Ok(cluster),
+            Err(failure) => {
+                cluster.stop().await;
+                Err(failure)
+            }
+        }
+    };
     let cluster = tokio::select! {
-        cluster = Box::pin(Cluster::start(&places, &folder, matrix.clone())) => cluster?,
+        cluster = Box::pin(start) => cluster,
         () = &mut stop => return Ok(()),
     };
+    line.finish_and_clear();
+    progress.clear();
+    let cluster = cluster?;
     let ended = tokio::select! {
-        served = Box::pin(serve(&args, &places, &folder, matrix, &cluster, started, format)) => served,
+        served = Box::pin(serve(&args, &places, &folder, matrix, started.elapsed(), format)) => served,
         failure = cluster.failed() => Err(failure),
         () = &mut stop => Ok(()),
     };
@@ -114,17 +130,15 @@ async fn serve(
     places: &[Place],
     folder: &Folder,
     matrix: Option<Arc<RttMatrix>>,
-    cluster: &Cluster,
-    started: Instant,
+    after: Duration,
     format: Format,
 ) -> Result {
-    let mut progress = Progress::new();
-    let line = progress.waiting(format!("starting {}", count(places.len(), "node")));
-    let ready = cluster.ready().await;
-    line.finish_and_clear();
-    progress.clear();
-    ready?;
-    print_cluster(places, started.elapsed(), format)?;
+    match format {
+        Format::Table => output::line(text_of(places, after))?,
+        // Programs get one document: the cluster, or what the demonstration came to.
+        Format::Json if args.demo => {}
+        Format::Json => output::json(&document(places, after))?,
+    }
     if args.demo {
         let plan = demo::Plan {
             seed: args.demo_seed,
@@ -187,11 +201,22 @@ fn matrix(args: &Args, places: &[Place]) -> Result<Option<Arc<RttMatrix>>> {
     Ok(Some(Arc::new(matrix)))
 }
 
-fn print_cluster(places: &[Place], after: Duration, format: Format) -> Result {
-    // Programs get one document at the end of a demonstration, and ask `nigh nodes` else.
-    if format == Format::Json {
-        return Ok(());
-    }
+fn document(places: &[Place], after: Duration) -> serde_json::Value {
+    let node = |place: &Place| {
+        serde_json::json!({
+            "name": place.name,
+            "region": place.region,
+            "http": Ports::address(place.ports.http),
+            "api": Ports::address(place.ports.api),
+            "peer": Ports::address(place.ports.peer),
+            "gossip": Ports::address(place.ports.gossip),
+        })
+    };
+    let nodes: Vec<_> = places.iter().map(node).collect();
+    serde_json::json!({ "seconds": after.as_secs_f64(), "nodes": nodes })
+}
+
+fn text_of(places: &[Place], after: Duration) -> String {
     let mut regions: Vec<&Region> = places.iter().map(|place| &place.region).collect();
     regions.sort();
     regions.dedup();
@@ -204,13 +229,13 @@ fn print_cluster(places: &[Place], after: Duration, format: Format) -> Result {
             format!("http://{}", Ports::address(place.ports.api)),
         ]);
     }
-    output::line(format!(
+    format!(
         "{} in {} serve after {:.1} s\n\n{}\n",
         count(places.len(), "node"),
         count(regions.len(), "region"),
         after.as_secs_f64(),
         rows.text()
-    ))
+    )
 }
 
 #[cfg(test)]
