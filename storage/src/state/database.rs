@@ -16,6 +16,8 @@ use crate::error::{Context as _, Error};
 const TREE: &str = "state";
 /// The one row that is not part of the state.
 const META_KEY: &[u8] = b"!meta";
+/// sled's own file that is there from the beginning.
+const CONFIG_NAME: &str = "conf";
 /// Damaged folders that are kept for a person to look at; the oldest goes first.
 const BROKEN_KEPT: usize = 3;
 /// Memory that sled may use for pages, in bytes; the state itself is in memory already.
@@ -133,6 +135,7 @@ impl StateStore {
     }
 
     fn load_unguarded(folder: &Path) -> Result<(Self, Held), Unusable> {
+        let is_new = !folder.join(CONFIG_NAME).exists();
         let config = sled::Config::new().path(folder).cache_capacity(SLED_CACHE_BYTES);
         let db = config.open().map_err(|error| unusable(folder, &error))?;
         let tree = db.open_tree(TREE).map_err(|error| unusable(folder, &error))?;
@@ -146,7 +149,8 @@ impl StateStore {
         };
         let meta = match meta {
             Some(bytes) => decode_meta(&bytes).ok_or_else(|| broken("its head is not whole"))?,
-            None => empty,
+            None if is_new => empty,
+            None => return Err(broken("its head is gone")),
         };
         if meta.format > FORMAT {
             let (found, known) = (u64::from(meta.format), u64::from(FORMAT));
@@ -169,7 +173,12 @@ impl StateStore {
             return Err(broken("its rows do not add up"));
         }
         let held = Held { state: state.clone(), mark: meta.mark, recovered: None };
-        Ok((Self { folder: folder.to_owned(), db, tree, saved: state, sum }, held))
+        let mut store = Self { folder: folder.to_owned(), db, tree, saved: state, sum };
+        if is_new {
+            let begun = store.clear().and_then(|()| store.sync());
+            begun.map_err(|error| Unusable::Broken(error.to_string()))?;
+        }
+        Ok((store, held))
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::disk::Op;
 
 /// Queues appends behind one that holds the writer, then lets the disk fail.
-fn fail_with_waiters(op: Op, errno: i32) -> (FaultyDisk, Wal, Vec<Receiver<Result<(), Error>>>) {
+fn fail_with_waiters(op: Op, errno: i32) -> (FaultyDisk, Wal, Vec<Answer>) {
     let disk = FaultyDisk::new();
     let wal = open(&disk).unwrap();
     append(&wal, [(1, bytes(1, 9))]).unwrap();
@@ -12,7 +12,7 @@ fn fail_with_waiters(op: Op, errno: i32) -> (FaultyDisk, Wal, Vec<Receiver<Resul
     let (release, held) = channel::<()>();
     let hold = move |_| {
         reached.send(()).unwrap();
-        drop(held.recv());
+        _ = held.recv();
     };
     wal.append(vec![(2, bytes(2, 9))], hold).unwrap();
     is_reached.recv().unwrap();

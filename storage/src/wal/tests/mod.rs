@@ -40,8 +40,11 @@ fn said(wal: &Wal) -> Said {
     }
 }
 
+/// Where an answer comes.
+type Answer = Receiver<Result<(), Error>>;
+
 /// A callback and where its answer comes.
-fn answer() -> (impl FnOnce(Result<(), Error>) + Send + 'static, Receiver<Result<(), Error>>) {
+fn answer() -> (impl FnOnce(Result<(), Error>) + Send + 'static, Answer) {
     let (sender, receiver) = channel();
     (move |result| drop(sender.send(result)), receiver)
 }
@@ -118,7 +121,7 @@ fn all_that_is_queued_is_written_with_one_sync() {
     let wal = Wal::open(Arc::new(disk.clone()), Path::new(FOLDER)).unwrap();
     let (release, held) = channel::<()>();
     // The first answer holds the writer until the others are queued.
-    wal.append(vec![(1, bytes(1, 9))], move |_| drop(held.recv())).unwrap();
+    wal.append(vec![(1, bytes(1, 9))], move |_| _ = held.recv()).unwrap();
     let waiting = (2..=50).map(|index| {
         let (done, answered) = answer();
         wal.append(vec![(index, bytes(index, 9))], done).unwrap();
@@ -138,7 +141,7 @@ fn entries_can_be_read_before_they_are_held() {
     let disk = FaultyDisk::new();
     let wal = open(&disk).unwrap();
     let (release, held) = channel::<()>();
-    wal.append(vec![(1, bytes(1, 9))], move |_| drop(held.recv())).unwrap();
+    wal.append(vec![(1, bytes(1, 9))], move |_| _ = held.recv()).unwrap();
     wal.append(vec![(2, bytes(2, 9))], |_| ()).unwrap();
     assert_eq!(wal.read(2, 3, 0).unwrap(), [(2, bytes(2, 9))]);
     release.send(()).unwrap();

@@ -84,7 +84,7 @@ impl Model {
 }
 
 /// An answer to come, and how many records were asked for up to it.
-type Waiting = (usize, Receiver<Result<(), Error>>);
+type Waiting = (usize, Answer);
 
 /// Lives one life; answers that were not waited for are left.
 fn live(wal: &Wal, acts: &[Act], model: &mut Model) -> Vec<Waiting> {

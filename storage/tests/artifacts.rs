@@ -1,0 +1,147 @@
+//! Artifacts: whole and named by their content, or not there.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use nigh_model::{Digest, Kind};
+use nigh_storage::disk::{FaultyDisk, Op};
+use nigh_storage::{ArtifactStore, Disk, Error, RealDisk};
+
+fn real() -> (tempfile::TempDir, ArtifactStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = ArtifactStore::open(folder.path(), Arc::new(RealDisk)).unwrap();
+    (folder, store)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    RealDisk.list(folder).unwrap()
+}
+
+#[test]
+fn a_component_arrives_in_pieces_and_leaves_in_pieces() {
+    let (_folder, store) = real();
+    let bytes: Vec<u8> = (0..100_000_u32).map(|i| i as u8).collect();
+    let digest = Digest::of(&bytes);
+    let mut writer = store.begin().unwrap();
+    for piece in bytes.chunks(999) {
+        writer.write(piece).unwrap();
+    }
+    assert!(!store.has(digest).unwrap(), "it has its name before it is whole");
+    writer.commit(digest, Some(bytes.len() as u64)).unwrap();
+    assert_eq!(store.read(digest).unwrap(), bytes);
+    assert_eq!(store.list().unwrap(), [digest]);
+    let mut reader = store.open_reader(digest).unwrap();
+    let mut read = Vec::new();
+    while let Some(piece) = reader.next(7_000).unwrap() {
+        read.extend_from_slice(&piece);
+    }
+    assert_eq!((read.len() as u64, &read), (reader.len(), &bytes));
+    store.remove(digest).unwrap();
+    store.remove(digest).unwrap();
+    assert!(matches!(store.read(digest), Err(Error::NoSuchArtifact { .. })));
+}
+
+#[test]
+fn a_wrong_digest_and_a_truncated_upload_are_refused_and_leave_nothing() {
+    let (folder, store) = real();
+    let digest = Digest::of(b"what was promised");
+    let mut writer = store.begin().unwrap();
+    writer.write(b"something else").unwrap();
+    assert!(matches!(writer.commit(digest, None), Err(Error::WrongDigest { .. })));
+    let mut writer = store.begin().unwrap();
+    writer.write(b"what was").unwrap();
+    let error = writer.commit(digest, Some(17)).unwrap_err();
+    assert!(matches!(error, Error::WrongLength { expected: 17, received: 8 }), "{error}");
+    assert_eq!(error.kind(), Kind::Invalid);
+    let mut aborted = store.begin().unwrap();
+    aborted.write(b"half").unwrap();
+    drop(aborted);
+    assert!(names(&folder.path().join("components")).is_empty());
+}
+
+#[test]
+fn leftovers_of_a_crash_are_removed_at_the_next_start() {
+    let (folder, store) = real();
+    std::mem::forget(store.begin().unwrap());
+    assert_eq!(names(&folder.path().join("components")).len(), 1);
+    ArtifactStore::open(folder.path(), Arc::new(RealDisk)).unwrap();
+    assert!(names(&folder.path().join("components")).is_empty());
+}
+
+#[test]
+fn a_damaged_component_is_not_read() {
+    let (folder, store) = real();
+    let digest = Digest::of(b"component");
+    store.put(digest, b"component").unwrap();
+    let path = folder.path().join(format!("components/{}.wasm", digest.hex()));
+    fs::write(path, b"componemt").unwrap();
+    assert_eq!(store.read(digest).unwrap_err().kind(), Kind::Corrupt);
+}
+
+#[test]
+fn a_compiled_artifact_is_offered_only_as_it_was_written() {
+    let (folder, store) = real();
+    let digest = Digest::of(b"component");
+    assert_eq!(store.compiled_path("e1", digest).unwrap(), None);
+    store.put_compiled("e1", digest, b"machine code").unwrap();
+    let path = store.compiled_path("e1", digest).unwrap().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"machine code");
+
+    let again = ArtifactStore::open(folder.path(), Arc::new(RealDisk)).unwrap();
+    assert_eq!(again.compiled_path("e1", digest).unwrap(), Some(path.clone()));
+    assert_eq!(again.list_compiled("e1").unwrap(), [digest]);
+
+    fs::write(&path, b"machine c0de").unwrap();
+    let again = ArtifactStore::open(folder.path(), Arc::new(RealDisk)).unwrap();
+    assert_eq!(again.compiled_path("e1", digest).unwrap(), None);
+    assert!(!path.exists());
+}
+
+#[test]
+fn other_engines_files_are_removed_and_engine_keys_stay_in_their_folder() {
+    let (folder, store) = real();
+    let digest = Digest::of(b"component");
+    store.put_compiled("old", digest, b"1").unwrap();
+    store.put_compiled("new", digest, b"2").unwrap();
+    store.remove_other_engines("new").unwrap();
+    assert_eq!(names(&folder.path().join("compiled")), ["new"]);
+    for bad in ["", "..", "../up", "a/b", ".hidden", &"x".repeat(129)] {
+        assert!(matches!(store.compiled_path(bad, digest), Err(Error::BadEngineKey { .. })));
+    }
+}
+
+#[test]
+fn a_component_that_was_committed_survives_every_power_cut() {
+    for seed in 0..50 {
+        let disk = FaultyDisk::new();
+        let store = ArtifactStore::open(Path::new("/a"), Arc::new(disk.clone())).unwrap();
+        let held = Digest::of(b"held");
+        store.put(held, b"held").unwrap();
+        let mut torn = store.begin().unwrap();
+        torn.write(&[7; 5000]).unwrap();
+        disk.cut_power(seed);
+        drop(torn);
+        let store = ArtifactStore::open(Path::new("/a"), Arc::new(disk.power_on())).unwrap();
+        assert_eq!(store.read(held).unwrap(), b"held");
+        assert_eq!(store.list().unwrap(), [held], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_disk_that_fails_or_is_full_leaves_nothing_under_the_final_name() {
+    let digest = Digest::of(&[1; 9000]);
+    for op in [Op::Create, Op::Write, Op::Sync, Op::Rename] {
+        let disk = FaultyDisk::new();
+        let store = ArtifactStore::open(Path::new("/a"), Arc::new(disk.clone())).unwrap();
+        disk.fail(op, 1, libc::EIO);
+        assert_eq!(store.put(digest, &[1; 9000]).unwrap_err().kind(), Kind::Unavailable, "{op:?}");
+        assert!(!store.has(digest).unwrap(), "{op:?}");
+        disk.limit(5000);
+        assert_eq!(store.put(digest, &[1; 9000]).unwrap_err().kind(), Kind::Exhausted);
+        disk.heal();
+        store.put(digest, &[1; 9000]).unwrap();
+        assert_eq!(store.list().unwrap(), [digest]);
+    }
+}
