@@ -104,9 +104,12 @@ impl Api {
         let failure = Failure::new(status::kind(status), message(status));
         match (status::reason(status), status.code()) {
             (Some(reason), _) => failure.reason(reason),
-            (None, Code::Unimplemented) => failure
-                .why(format!("{} does not know this call", self.address))
-                .hint("--api takes the API address of a nigh node of this version (port 7400)"),
+            (None, Code::Unimplemented | Code::Internal) => Failure::invalid(format!(
+                "{} is no API of a nigh node of this version",
+                self.address
+            ))
+            .why(message(status))
+            .hint("--api takes the API address of a node, port 7400 unless it was moved"),
             (None, Code::Unavailable | Code::Unknown | Code::Cancelled) => {
                 Failure::new(Kind::Unavailable, format!("lost the connection to {}", self.address))
                     .why(message(status))

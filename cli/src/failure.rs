@@ -58,6 +58,13 @@ impl Failure {
         Self { exit: 0, ..Self::internal("") }
     }
 
+    /// Says what it is about, before everything else.
+    #[must_use]
+    pub(crate) fn about(mut self, name: &str) -> Self {
+        self.what = format!("{name}: {}", self.what);
+        self
+    }
+
     /// Adds why.
     #[must_use]
     pub(crate) fn why(mut self, why: impl Into<String>) -> Self {

@@ -40,13 +40,7 @@ pub(crate) async fn send(
     let parts = stream::iter([part(head)]).chain(counted(chunks, bar.clone()));
     let answer = api.artifacts().upload(parts).await;
     bar.finish_and_clear();
-    answer.map(|_| ()).map_err(|status| {
-        let failure = api.failure(&status);
-        match status.code() {
-            Code::InvalidArgument => failure.hint(format!("`{}` was not accepted", component.name)),
-            _ => failure,
-        }
-    })
+    answer.map(|_| ()).map_err(|status| api.failure(&status).about(&component.name))
 }
 
 fn part(part: Part) -> UploadRequest {
