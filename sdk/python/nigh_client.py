@@ -1,0 +1,133 @@
+"""A small client of nigh: what it takes to deploy, call, stream and read errors.
+
+Nothing here is more than the generated stubs can do; it shows how they go together.
+"""
+
+import hashlib
+import uuid
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+import nigh_stubs as stubs
+
+# A whole body of 10 MiB and what is around it. grpcio's own default is 4 MiB.
+MESSAGE_BYTES_MAX = 11 << 20
+UPLOAD_CHUNK_BYTES = 256 << 10
+
+
+def reason_of(error):
+    """The stable reason of an error as in docs/errors.md; None when nigh did not make it."""
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info) and info.domain == "nigh":
+            return info.reason
+    return None
+
+
+class Nigh:
+    """A connection to one node of a cluster; any node will do."""
+
+    def __init__(self, api):
+        self.channel = grpc.insecure_channel(
+            api,
+            options=[
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.enable_http_proxy", 0),
+            ],
+        )
+        self.apps = stubs.apps_grpc.AppsStub(self.channel)
+        self.artifacts = stubs.artifacts_grpc.ArtifactsStub(self.channel)
+        self.cluster = stubs.cluster_grpc.ClusterStub(self.channel)
+        self.invoker = stubs.invoker_grpc.InvokerStub(self.channel)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.channel.close()
+
+    def is_known(self, digest):
+        """Whether the cluster has a component, so that it need not be uploaded."""
+        try:
+            self.artifacts.Stat(stubs.artifacts.StatRequest(digest=digest), timeout=10)
+            return True
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                return False
+            raise
+
+    def upload(self, component, digest=None):
+        """Uploads a component and returns its digest."""
+        digest = digest or "sha256:" + hashlib.sha256(component).hexdigest()
+        head = stubs.artifacts.Artifact(digest=digest, bytes=len(component))
+
+        def parts():
+            yield stubs.artifacts.UploadRequest(head=head)
+            for at in range(0, len(component), UPLOAD_CHUNK_BYTES):
+                chunk = component[at : at + UPLOAD_CHUNK_BYTES]
+                yield stubs.artifacts.UploadRequest(chunk=chunk)
+
+        return self.artifacts.Upload(parts(), timeout=120).digest
+
+    def deploy(self, app, function, request_id=None, validate_only=False):
+        """Commits a revision of an app of one function. Trying again with the same request id
+        is safe: it is answered the same."""
+        request = stubs.apps.DeployRequest(
+            app=app,
+            spec=stubs.apps.AppSpec(functions=[function]),
+            request_id=request_id or uuid.uuid4().hex,
+            validate_only=validate_only,
+        )
+        return self.apps.Deploy(request, timeout=60)
+
+    def wait_until_active(self, app, revision, timeout=60):
+        """Waits until the revision answers; returns the last news of the rollout."""
+        request = stubs.apps.WatchRolloutRequest(app=app, revision=revision)
+        for rollout in self.apps.WatchRollout(request, timeout=timeout):
+            if rollout.superseded:
+                raise RuntimeError(f"{app} {revision} was replaced by a newer revision")
+            if rollout.active:
+                return rollout
+        raise RuntimeError(f"the news of {app} {revision} ended before it was active")
+
+    def delete(self, app):
+        """Removes an app. True if there was one."""
+        request = stubs.apps.DeleteAppRequest(app=app, request_id=uuid.uuid4().hex)
+        try:
+            self.apps.Delete(request, timeout=30)
+            return True
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                return False
+            raise
+
+    def invoke(self, function, path="", method="", headers=(), body=b"", timeout=30):
+        """Calls a function; whole bodies both ways."""
+        request = stubs.invoker.InvokeRequest(
+            function=function, path=path, method=method, headers=_headers(headers), body=body
+        )
+        return self.invoker.Invoke(request, timeout=timeout)
+
+    def stream(self, function, chunks, path="", headers=(), trailers=(), timeout=30):
+        """Calls a function with bodies streamed both ways; yields the parts of its answer."""
+
+        def parts():
+            head = stubs.invoker.InvokeRequest(
+                function=function, path=path, headers=_headers(headers)
+            )
+            yield stubs.invoker.InvokeStreamRequest(head=head)
+            for chunk in chunks:
+                yield stubs.invoker.InvokeStreamRequest(chunk=chunk)
+            if trailers:
+                last = stubs.invoker.Headers(headers=_headers(trailers))
+                yield stubs.invoker.InvokeStreamRequest(trailers=last)
+
+        return self.invoker.InvokeStream(parts(), timeout=timeout)
+
+
+def _headers(pairs):
+    return [stubs.invoker.Header(name=name, value=value) for name, value in pairs]
