@@ -104,13 +104,10 @@ impl Node {
                 tracing::info!("calls still running are cut off");
             }
             stop.cancel();
-            let rest = async {
-                gossip.shutdown().await;
-                if let Err(error) = control.raft.shutdown().await {
-                    tracing::debug!(%error, "raft did not stop in order");
-                }
-            };
-            let _ = timeout(AFTER_SERVERS / 2, rest).await;
+            let rest = async { tokio::join!(gossip.shutdown(), control.raft.shutdown()) };
+            if let Ok(((), Err(error))) = timeout(AFTER_SERVERS, rest).await {
+                tracing::debug!(%error, "raft did not stop in order");
+            }
             tasks.shutdown().await;
             engine.shutdown(GUEST_GRACE);
             tracing::info!("stopped");
@@ -233,9 +230,7 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
     let publisher = gossip.publisher();
     tasks.spawn(peer_server.serve(listeners.peer, draining.clone()).instrument(span.clone()));
     tasks.spawn(api.serve(listeners.api, draining.clone()).instrument(span.clone()));
-    tasks.spawn(
-        serve_http(listeners.http, gateway, draining.clone()).instrument(span.clone()),
-    );
+    tasks.spawn(serve_http(listeners.http, gateway, draining.clone()).instrument(span.clone()));
     for background in [
         Box::pin(agent_loop) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
         Box::pin(keep_measuring(own, decided.clone(), peers, stop.clone())),

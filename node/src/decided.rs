@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use nigh_model::route::{Match, Route, Table};
-use nigh_model::{AppName, FunctionName, FunctionRef, FunctionSpec, RevisionId, State};
+use nigh_model::{AppName, FunctionName, FunctionRef, FunctionSpec, State};
 use tokio::sync::watch;
 
 /// A function that calls are routed to.
@@ -94,7 +94,12 @@ pub(crate) fn routes_of(
     let alone = spec.functions.len() == 1;
     let written = spec.functions.get(function).into_iter().flat_map(|spec| &spec.routes);
     let default = Route::default_of(app, (!alone).then_some(function));
-    written.map(ToString::to_string).chain([default.to_string()]).collect()
+    let mut routes: Vec<String> = written.map(ToString::to_string).collect();
+    let default = default.to_string();
+    if !routes.contains(&default) {
+        routes.push(default);
+    }
+    routes
 }
 
 /// The last known decision, handed to all parts of a node.
@@ -149,11 +154,6 @@ impl Decided {
         let mut changes = self.changes();
         // The sender lives as long as self.
         let _ = changes.wait_for(|applied| *applied >= index).await;
-    }
-
-    /// The revision that answers an app's calls.
-    pub(crate) fn active(&self, app: &AppName) -> Option<RevisionId> {
-        self.current.load().state.apps.get(app)?.active
     }
 }
 

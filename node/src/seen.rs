@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use nigh_model::{FunctionRef, NodeId, RevisionId};
+use nigh_model::{NodeId, RevisionId};
 use tokio::sync::watch;
 
 use crate::gossip::Filter;
@@ -70,11 +70,6 @@ impl NodeSeen {
     /// Whether it had, at this index, everything that is assigned to it of this revision.
     pub(crate) fn has_settled(&self, index: u64, revision: RevisionId) -> bool {
         self.report.settled >= index && !self.report.lag.contains(&revision)
-    }
-
-    /// Whether the function is loaded there, as far as it is known.
-    pub(crate) fn is_warm(&self, function: &FunctionRef) -> bool {
-        self.report.warm.contains(function)
     }
 }
 

@@ -39,7 +39,9 @@ impl AppsService {
     async fn propose(&self, request_id: &str, command: Command) -> Result<Reply, Status> {
         let request_id = match request_id {
             "" => None,
-            given => Some(RequestId::new(given).map_err(|error| invalid("BAD_REQUEST_ID", &error))?),
+            given => {
+                Some(RequestId::new(given).map_err(|error| invalid("BAD_REQUEST_ID", &error))?)
+            }
         };
         let (_, outcome) = self.control.propose(request_id, command).await.map_err(unavailable)?;
         outcome.map_err(|refusal| self.refused(&refusal))
@@ -57,8 +59,7 @@ impl AppsService {
     fn check(&self, state: &State, spec: &AppSpec) -> Result<(), Status> {
         spec.check().map_err(|bad| invalid("BAD_SPEC", &bad))?;
         for (name, function) in &spec.functions {
-            let allowed =
-                state.nodes.values().any(|node| function.placement.allows(&node.region));
+            let allowed = state.nodes.values().any(|node| function.placement.allows(&node.region));
             if !allowed {
                 return Err(invalid("NO_ALLOWED_NODE", &no_allowed_node(state, name, function)));
             }
@@ -174,9 +175,7 @@ impl apps_server::Apps for AppsService {
         let revision = revision_id(&request.revision)?;
         let command = Command::Activate { app, revision };
         match self.propose(&request.request_id, command).await? {
-            Reply::Revision { changed, .. } => {
-                Ok(Response::new(v1::ActivateResponse { changed }))
-            }
+            Reply::Revision { changed, .. } => Ok(Response::new(v1::ActivateResponse { changed })),
             other => Err(Status::internal(format!("an activation answered {other:?}"))),
         }
     }
@@ -326,9 +325,11 @@ fn revision_id(given: &str) -> Result<RevisionId, Status> {
 }
 
 fn find<'s>(state: &'s State, app: &str) -> Result<&'s App, Status> {
-    state.apps.get(app).map(AsRef::as_ref).ok_or_else(|| {
-        status::of_kind(Kind::NotFound, "NO_SUCH_APP", no_such_app(state, app))
-    })
+    state
+        .apps
+        .get(app)
+        .map(AsRef::as_ref)
+        .ok_or_else(|| status::of_kind(Kind::NotFound, "NO_SUCH_APP", no_such_app(state, app)))
 }
 
 fn no_such_app(state: &State, app: &str) -> String {

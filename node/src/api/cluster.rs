@@ -121,10 +121,7 @@ impl cluster_server::Cluster for ClusterService {
         Ok(Response::new(v1::ListNodesResponse { nodes }))
     }
 
-    async fn get_raft(
-        &self,
-        _: Request<v1::GetRaftRequest>,
-    ) -> Result<Response<v1::Raft>, Status> {
+    async fn get_raft(&self, _: Request<v1::GetRaftRequest>) -> Result<Response<v1::Raft>, Status> {
         let status = self.leaders_status().await?;
         let health = status.health.unwrap_or_default();
         let state = self.control.decided.state();

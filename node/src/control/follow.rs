@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_model::{NodeId, State, apply, command};
-use openraft::async_runtime::WatchReceiver as _;
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::watch_event::Event;
 use nigh_proto::peer::v1::{Entries, SnapshotPiece, WatchRequest};
+use openraft::async_runtime::WatchReceiver as _;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
@@ -116,8 +116,8 @@ async fn follow(control: &Control, source: &Source) -> Result<(), Left> {
             .ok_or_else(|| broken("it is no longer registered"))?,
         Source::Hint(address) => control.peers.connect(address, None),
     };
-    let mut client = ControlClient::new(channel)
-        .max_decoding_message_size(super::network::MESSAGE_BYTES_MAX);
+    let mut client =
+        ControlClient::new(channel).max_decoding_message_size(super::network::MESSAGE_BYTES_MAX);
     let request = WatchRequest {
         cluster_id: control.cluster.to_string(),
         node_id: control.own.0,

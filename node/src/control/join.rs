@@ -200,8 +200,7 @@ pub(super) async fn admit(control: &Control, request: JoinRequest) -> Result<Joi
     let bad = |why: String| status::of_kind(Kind::Invalid, "BAD_JOIN", why);
     let node: NodeSpec = rmp_serde::from_slice(&request.node)
         .map_err(|error| bad(format!("the node's description does not decode: {error}")))?;
-    let request_id =
-        RequestId::new(&request.request_id).map_err(|error| bad(error.to_string()))?;
+    let request_id = RequestId::new(&request.request_id).map_err(|error| bad(error.to_string()))?;
     match control.health.now().leader {
         Some(leader) if leader == control.own => {}
         Some(leader) if !request.forwarded => {

@@ -20,7 +20,7 @@ pub(crate) use leader::{is_known_active, progress};
 pub(crate) use propose::{Control, Unavailable};
 pub(crate) use raft_service::RaftService;
 pub(crate) use service::{ControlService, raft_status};
-pub(crate) use start::{ControlParts, Running, bootstrap, start};
+pub(crate) use start::{ControlParts, bootstrap, start};
 
 pub(crate) type Raft =
     openraft::Raft<nigh_storage::raft::TypeConfig, nigh_storage::raft::StateMachine>;

@@ -195,7 +195,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let head = self.message(&(vote, &snapshot.meta))?;
-        let data: Bytes = snapshot.snapshot.into();
+        let data: Bytes = snapshot.snapshot;
         let first = SnapshotChunk { head: Some(head), data: Bytes::new() };
         let rest = (0..data.len().div_ceil(CHUNK_BYTES)).map(move |n| {
             let end = data.len().min((n + 1) * CHUNK_BYTES);

@@ -155,7 +155,7 @@ impl raft_server::Raft for RaftService {
             data.extend_from_slice(&chunk.data);
         }
         self.heard.note();
-        let snapshot = openraft::storage::Snapshot { meta, snapshot: data.freeze().into() };
+        let snapshot = openraft::storage::Snapshot { meta, snapshot: data.freeze() };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         Ok(Response::new(self.answer(head.from, &answer)?))
     }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures::Stream;
 use nigh_model::NodeId;
-use openraft::async_runtime::WatchReceiver as _;
 use nigh_proto::peer::v1::{
     self as peer, IdentifyRequest, IdentifyResponse, JoinRequest, JoinResponse, PingRequest,
     PingResponse, ProposeRequest, ProposeResponse, RaftStatusRequest, RaftStatusResponse,
-    ReadIndexRequest, ReadIndexResponse, TransferLeaderRequest, TransferLeaderResponse,
-    WatchEvent, WatchRequest, control_server,
+    ReadIndexRequest, ReadIndexResponse, TransferLeaderRequest, TransferLeaderResponse, WatchEvent,
+    WatchRequest, control_server,
 };
+use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -168,7 +168,7 @@ pub(crate) fn raft_status(control: &Control) -> RaftStatusResponse {
     });
     RaftStatusResponse {
         health: Some(control.health.now().to_message(applied)),
-        committed: metrics.committed.as_ref().map_or(0, |log| log.index),
+        committed: metrics.cluster_committed.as_ref().map_or(0, |log| log.index),
         last_log: metrics.last_log_index.unwrap_or(0),
         matched: matched.collect(),
     }

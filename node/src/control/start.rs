@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use nigh_model::command::{Command, Envelope, NodeSpec};
 use nigh_model::{ClusterId, NodeId};
-use nigh_storage::raft::{LogStore, Proposal, Published, RaftNode, StateMachine};
+use nigh_storage::raft::{LogStore, Proposal, Published, RaftNode, StateMachine, TypeConfig};
 use openraft::Instant as _;
+use openraft::RaftMetrics as OpenRaftMetrics;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -35,6 +37,10 @@ const QUORUM_ACK_MAX_MS: u64 = 1_500;
 const LEADER_SILENCE_MAX: Duration = Duration::from_millis(ELECTION_MS.1 + 300);
 /// What is known of the group is brought up to date at least this often.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+/// A voter whose leader's connections are broken stands for election this often at most.
+const STAND_INTERVAL: Duration = Duration::from_millis(500);
+/// Between the times at which two voters do so.
+const STAGGER: Duration = Duration::from_millis(100);
 /// Log entries between two snapshots.
 const SNAPSHOT_EVERY: u64 = 5_000;
 /// Log entries kept after a snapshot, for members that are a little behind.
@@ -66,6 +72,7 @@ pub(crate) struct ControlParts {
     pub(crate) seen: Seen,
 }
 
+type RaftMetrics = OpenRaftMetrics<TypeConfig>;
 type Loop = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Consensus as it runs.
@@ -88,9 +95,8 @@ pub(crate) async fn start(
     stop: &CancellationToken,
     failed: mpsc::Sender<String>,
 ) -> Result<Running, Error> {
-    let ControlParts {
-        own, cluster, config, log, machine, published, hints, peers, decided, seen,
-    } = parts;
+    let ControlParts { own, cluster, config, log, machine, published, hints, peers, decided, seen } =
+        parts;
     let network = Network { peers: peers.clone(), own, cluster: cluster.clone() };
     let raft_config = raft_config(&cluster).map_err(|error| Error::Raft(error.to_string()))?;
     let raft = Raft::new(own.0, raft_config, network, log, machine)
@@ -176,8 +182,7 @@ fn raft_config(cluster: &ClusterId) -> Result<Arc<RaftConfig>, openraft::ConfigE
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         max_payload_entries: 256,
-        install_snapshot_timeout: 30_000,
-        send_snapshot_timeout: 60_000,
+        install_snapshot_timeout: 60_000,
         ..RaftConfig::default()
     };
     Ok(Arc::new(config.validate()?))
@@ -204,6 +209,18 @@ async fn follow_or_fail(
     }
 }
 
+/// Whether this voter should stand for election without waiting for its timer: the leader's
+/// lease is over and its connections are broken, which tells more than silence does. Voters
+/// stagger by their rank, so that the first one usually has no rival.
+fn should_stand(control: &Control, metrics: &RaftMetrics, silent_for: Duration) -> bool {
+    let own = control.own.0;
+    let Some(leader) = metrics.current_leader.filter(|leader| *leader != own) else { return false };
+    let voters = metrics.membership_config.voter_ids().filter(|id| *id != leader);
+    let Some(rank) = voters.into_iter().position(|id| id == own) else { return false };
+    let lease = Duration::from_millis(ELECTION_MS.1) + STAGGER * rank as u32;
+    silent_for > lease && control.peers.is_ejected(NodeId(leader))
+}
+
 /// Keeps what is known of the Raft group up to date from Raft's own metrics, while this node
 /// is a member of it; and notices when Raft has stopped.
 async fn keep_health(
@@ -214,6 +231,7 @@ async fn keep_health(
 ) {
     let own = control.own.0;
     let mut metrics = control.raft.metrics();
+    let mut stood = Instant::now();
     loop {
         let now = metrics.borrow_and_update().clone();
         if let Err(fatal) = &now.running_state
@@ -240,6 +258,13 @@ async fn keep_health(
                 learners: membership.learner_ids().map(NodeId).collect(),
                 lost_since: lost.map(before_now),
             });
+        }
+        if should_stand(&control, &now, heard.ago()) && stood.elapsed() > STAND_INTERVAL {
+            stood = Instant::now();
+            // With a pre-vote: who still hears the leader refuses, and nothing is disturbed.
+            if let Err(error) = control.raft.trigger().elect(true).await {
+                tracing::debug!(%error, "no election");
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return,

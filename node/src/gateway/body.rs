@@ -19,6 +19,8 @@ use crate::telemetry::Metrics;
 pub(crate) struct AnswerBody {
     source: Source,
     metrics: Metrics,
+    /// Why it breaks off, as soon as what came before is on its way.
+    broken: Option<Problem>,
 }
 
 enum Source {
@@ -41,12 +43,16 @@ impl AnswerBody {
         node: NodeName,
         metrics: Metrics,
     ) -> Self {
-        Self { source: Source::Here { body, place: Some(place), deadline, node }, metrics }
+        Self {
+            source: Source::Here { body, place: Some(place), deadline, node },
+            metrics,
+            broken: None,
+        }
     }
 
     /// A body that comes from another node.
     pub(crate) fn there(remote: Remote, metrics: Metrics) -> Self {
-        Self { source: Source::There(Box::new(remote)), metrics }
+        Self { source: Source::There(Box::new(remote)), metrics, broken: None }
     }
 }
 
@@ -59,6 +65,9 @@ impl Body for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
         let this = &mut *self;
+        if let Some(problem) = this.broken.take() {
+            return Poll::Ready(Some(Err(problem)));
+        }
         let poll = match &mut this.source {
             Source::There(remote) => Pin::new(remote.as_mut()).poll_frame(context),
             Source::Here { body, place, deadline, node } => {
@@ -69,11 +78,14 @@ impl Body for AnswerBody {
                 poll.map_err(|failure| explain(failure, *deadline, node))
             }
         };
-        if let Poll::Ready(Some(Err(problem))) = &poll {
-            this.metrics.broken();
-            tracing::debug!(%problem, reason = problem.reason().name, "answer broke off");
-        }
-        poll
+        let Poll::Ready(Some(Err(problem))) = poll else { return poll };
+        this.metrics.broken();
+        tracing::debug!(%problem, reason = problem.reason().name, "answer broke off");
+        // A server that is told of a failure drops what it has not sent yet, the head too. One
+        // turn later it has sent it, and the caller sees an answer that broke off.
+        this.broken = Some(problem);
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn is_end_stream(&self) -> bool {

@@ -22,6 +22,7 @@ use tonic::{Code, Status, Streaming};
 use super::body::AnswerBody;
 use super::deadline::{Deadline, GRACE};
 use super::problem::Problem;
+use super::receive::ACCEPTED;
 use super::remote::{From, Remote};
 use super::replay::{Reading, Replay};
 use super::retry::Ended;
@@ -100,9 +101,11 @@ impl Gateway {
         let mut client =
             InvokeClient::new(channel).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
         let exchange = async {
-            let mut frames = client.call(outgoing).await?.into_inner();
-            // The node answers the call's opening once it has a place for it.
-            request.accepted();
+            let opened = client.call(outgoing).await?;
+            if opened.metadata().contains_key(ACCEPTED) {
+                request.accepted();
+            }
+            let mut frames = opened.into_inner();
             let first = frames.message().await?;
             Ok::<_, Status>((frames, first))
         };

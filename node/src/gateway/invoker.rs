@@ -42,7 +42,7 @@ pub(crate) fn public_invoke_service(gateway: Gateway) -> InvokerServer<PublicInv
 
 /// Calls functions for clients.
 pub(crate) struct PublicInvoker {
-    gateway: Gateway,
+    pub(super) gateway: Gateway,
 }
 
 #[tonic::async_trait]

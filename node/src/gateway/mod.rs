@@ -11,6 +11,7 @@ mod admit;
 mod body;
 mod call;
 mod deadline;
+mod expect;
 mod find;
 mod forward;
 mod headers;
@@ -27,11 +28,12 @@ mod retry;
 mod run;
 mod socket;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod timings;
 mod trace;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nigh_model::{ClusterId, NodeId, NodeName, Region};
 use nigh_runtime::Engine;
@@ -97,7 +99,6 @@ struct Core {
     slots: u32,
     admission: admit::Admission,
     retries: retry::Budget,
-    draining: AtomicBool,
     fixed: http::Fixed,
 }
 
@@ -119,6 +120,11 @@ impl Gateway {
             slots,
         } = parts;
         let fixed = http::Fixed::new(&name);
+        let (counted, run) = (shelf.clone(), engine.clone());
+        metrics.measure(move || {
+            let present = counted.present();
+            (run.running(), present.warm.len(), present.ready.len())
+        });
         let core = Core {
             own,
             name,
@@ -134,19 +140,15 @@ impl Gateway {
             slots,
             admission: admit::Admission::default(),
             retries: retry::Budget::default(),
-            draining: AtomicBool::new(false),
             fixed,
         };
         Self { core: Arc::new(core) }
     }
 
-    /// From now on calls that enter here run elsewhere where they can.
-    pub(crate) fn set_draining(&self, draining: bool) {
-        self.core.draining.store(draining, Relaxed);
-    }
-
+    /// Whether this node is about to leave: calls that enter here run elsewhere where they can.
     fn is_draining(&self) -> bool {
-        self.core.draining.load(Relaxed)
+        let view = self.core.seen.now();
+        view.nodes.get(&self.core.own).is_some_and(|own| own.report.draining)
     }
 
     fn core(&self) -> &Core {

@@ -17,6 +17,7 @@ use nigh_proto::peer::v1::{
 use nigh_proto::{convert, status, v1};
 use nigh_runtime::{BodyError, RequestBody};
 use tokio::time::{Instant, timeout};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Response, Status, Streaming};
 
 use super::body::AnswerBody;
@@ -29,6 +30,9 @@ use crate::decided::Target;
 
 /// A stream that does not begin by then is none of ours.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Opens the answer to a call that has a place here; a refusal comes without it.
+pub(crate) const ACCEPTED: &str = "nigh-accepted";
 
 /// The service that other nodes forward calls to.
 pub(crate) fn peer_invoke_service(gateway: Gateway) -> InvokeServer<Receiver> {
@@ -67,9 +71,12 @@ impl Invoke for Receiver {
             Ok(prepared) => prepared,
             Err(refusal) => return Ok(Response::new(refused(&refusal))),
         };
-        // Returning opens the answer: it tells the other node that the call has a place here.
+        // Returning opens the answer: the other node learns that the call has a place here
+        // before the guest has said a word, and lets the rest of the body flow.
         let answer = stream::once(run(self.gateway.clone(), prepared, call, body_of(frames)));
-        Ok(Response::new(Box::pin(answer.flatten())))
+        let mut response: Response<Frames> = Response::new(Box::pin(answer.flatten()));
+        response.metadata_mut().insert(ACCEPTED, MetadataValue::from_static("1"));
+        Ok(response)
     }
 }
 

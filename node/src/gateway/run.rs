@@ -13,7 +13,7 @@ use super::body::AnswerBody;
 use super::deadline::Deadline;
 use super::problem::Problem;
 use super::timings::Timings;
-use super::{Gateway, reasons};
+use super::{Gateway, expect, reasons};
 use crate::agent::{ShelfError, Taken};
 use crate::decided::Target;
 use crate::telemetry::Origin;
@@ -104,8 +104,10 @@ impl Gateway {
             function: target.function.clone(),
             request_id: request_id.clone(),
         };
+        let (mut head, body) = request.into_parts();
+        let body = expect::begin(&mut head.headers, body).await;
         let call = Call {
-            request,
+            request: Request::from_parts(head, body),
             limits: target.spec.limits,
             deadline: deadline.at,
             env: Arc::clone(&door.env),

@@ -27,11 +27,6 @@ impl Timings {
         self
     }
 
-    /// All of it.
-    pub(crate) fn total(&self) -> Duration {
-        self.route + self.queue + self.hop + self.start + self.exec
-    }
-
     /// As `Server-Timing`, in ms.
     pub(crate) fn header(&self, cold: bool) -> HeaderValue {
         let mut text = String::with_capacity(112);
@@ -72,7 +67,6 @@ mod tests {
             "route;dur=0.012, queue;dur=0.000, hop;dur=8.410, start;dur=0.090;desc=\"cold\", \
              exec;dur=1.500"
         );
-        assert_eq!(timings.total(), us(10_012));
         assert_eq!(timings.with_hop(us(5)).hop, us(0), "clocks may differ, time is not negative");
         assert!(timings.header(false).to_str().unwrap().contains("desc=\"warm\""));
     }

@@ -203,7 +203,7 @@ async fn gather(logs: PublicLogs, request: TailRequest, out: Out) {
 
 /// The last lines of all, by time.
 fn newest(mut lines: Vec<LogLine>, count: usize) -> Vec<LogLine> {
-    lines.sort_by_key(|line| at(line));
+    lines.sort_by_key(at);
     lines.split_off(lines.len().saturating_sub(count))
 }
 
@@ -214,6 +214,8 @@ fn at(line: &LogLine) -> (i64, i32) {
 /// Tells the lines of one node; comes back to it when its connection breaks.
 async fn read_node(logs: PublicLogs, id: NodeId, request: TailRequest, tell: mpsc::Sender<Told>) {
     let mut last = (0, 0);
+    // Each node's end counts once: the others are waited for.
+    let mut told_end = false;
     loop {
         let lines = if id == logs.own {
             let lines: Lines = Box::pin(lines_of(&logs.book, &request).map(Ok));
@@ -228,6 +230,9 @@ async fn read_node(logs: PublicLogs, id: NodeId, request: TailRequest, tell: mps
             while let Some(Ok(line)) = lines.next().await {
                 let told = if line.stream.is_empty() {
                     old = false;
+                    if std::mem::replace(&mut told_end, true) {
+                        continue;
+                    }
                     Told::KeptEnd
                 } else if old && told_before != (0, 0) && at(&line) <= told_before {
                     continue;
@@ -240,12 +245,9 @@ async fn read_node(logs: PublicLogs, id: NodeId, request: TailRequest, tell: mps
                 }
             }
         }
-        if !request.follow {
-            // A node that cannot be asked must not be waited for; a second end does no harm.
-            let _ = tell.send(Told::KeptEnd).await;
-            return;
-        }
-        if last == (0, 0) && tell.send(Told::KeptEnd).await.is_err() {
+        // A node that cannot be asked must not be waited for.
+        let ended = std::mem::replace(&mut told_end, true);
+        if !ended && tell.send(Told::KeptEnd).await.is_err() || !request.follow {
             return;
         }
         tokio::time::sleep(NODES_INTERVAL).await;

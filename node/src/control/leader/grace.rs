@@ -21,9 +21,8 @@ impl Grace {
     /// Notes who is dead now.
     pub(super) fn observe(&mut self, state: &State, view: &View) {
         let now = Instant::now();
-        self.dead_since.retain(|id, _| {
-            state.nodes.contains_key(id) && view.liveness(*id) == Liveness::Dead
-        });
+        self.dead_since
+            .retain(|id, _| state.nodes.contains_key(id) && view.liveness(*id) == Liveness::Dead);
         for id in state.nodes.keys().filter(|id| view.liveness(**id) == Liveness::Dead) {
             self.dead_since.entry(*id).or_insert(now);
         }

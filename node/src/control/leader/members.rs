@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nigh_model::NodeId;
-use nigh_placement::voters::{
-    Membership, Step, VoterCandidate, after, next_step, target_voters,
-};
+use nigh_placement::voters::{Membership, Step, VoterCandidate, after, next_step, target_voters};
 use nigh_storage::raft::RaftNode;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
@@ -43,9 +41,11 @@ pub(super) async fn step(control: &Control, grace: &Grace) {
     };
     let last = metrics.last_log_index.unwrap_or(0);
     let is_close = |log: &Option<_>| {
-        log.as_ref().is_some_and(|log: &openraft::alias::LogIdOf<nigh_storage::raft::TypeConfig>| {
-            log.index + CAUGHT_UP_ENTRIES >= last
-        })
+        log.as_ref().is_some_and(
+            |log: &openraft::alias::LogIdOf<nigh_storage::raft::TypeConfig>| {
+                log.index + CAUGHT_UP_ENTRIES >= last
+            },
+        )
     };
     let caught_up: BTreeSet<NodeId> = metrics
         .replication
@@ -56,12 +56,8 @@ pub(super) async fn step(control: &Control, grace: &Grace) {
         .collect();
     let alive: BTreeSet<NodeId> =
         state.nodes.keys().copied().filter(|id| grace.answers(*id)).collect();
-    let now = Membership {
-        voters: &voters,
-        learners: &learners,
-        caught_up: &caught_up,
-        alive: &alive,
-    };
+    let now =
+        Membership { voters: &voters, learners: &learners, caught_up: &caught_up, alive: &alive };
     let target = target_voters(&candidates);
     if let Some(step) = next_step(&now, &target) {
         return change(control, &voters, step).await;

@@ -64,7 +64,7 @@ fn changes(state: &State, view: &View, grace: &Grace) -> Option<Command> {
     next.assignments
         .retain(|key, assignment| !assignment.nodes.is_empty() || previous.contains_key(key));
     let changes = next.changes(&previous);
-    (!changes.is_empty()).then(|| Command::Place {
+    (!changes.is_empty()).then_some(Command::Place {
         basis: state.plan_basis,
         set: changes.set,
         remove: changes.remove,
