@@ -1,0 +1,241 @@
+//! Nodes die, and what was deployed goes on answering.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{App, Call, Cluster, Layout, Load, Needs, Seen, component, run, wait_until};
+
+const HTTP_PATH: &str = "/hello";
+
+fn ports(cluster: &Cluster, nodes: &[usize]) -> Vec<u16> {
+    nodes.iter().map(|node| cluster.node(*node).http()).collect()
+}
+
+/// What the survivors may say of a node that died.
+fn expect_a_death(cluster: &mut Cluster) {
+    cluster.expect_log("openraft", "raft tells of each message that a dead member does not answer");
+}
+
+#[test]
+fn the_leader_dies_under_load_and_only_its_own_calls_fail() {
+    run(Needs::Quiet, Duration::from_secs(150), async {
+        let mut cluster = Cluster::start(Layout::five()).await;
+        expect_a_death(&mut cluster);
+        let all: Vec<usize> = (0..cluster.len()).collect();
+        cluster.deploy(1, &App::example("hello")).await;
+        cluster.answers(&all, HTTP_PATH, Duration::from_secs(5)).await;
+        let leader = cluster.leader().await;
+        let other = (leader + 1) % all.len();
+
+        let load = Load::start(ports(&cluster, &all), HTTP_PATH, 200);
+        load.until(Duration::from_secs(2)).await;
+        let (killed_at, killed) = (load.elapsed(), Instant::now());
+        cluster.kill9(leader);
+
+        let second = App::new("second", component("hello"));
+        let deployed = cluster.try_deploy(other, &second, &["--no-wait"]).await;
+        let took = killed.elapsed();
+        deployed.succeeded();
+        eprintln!("a deploy was committed {took:?} after the leader was killed");
+        assert!(took <= Duration::from_secs(3), "a deploy took until {took:?} after the kill");
+        // The rollout ends too, though a node is gone.
+        cluster.deploy(other, &second).await;
+        eprintln!("and was served {:?} after it", killed.elapsed());
+
+        let name = cluster.node(leader).name().to_owned();
+        let dead = wait_until("the others see the node dead", Duration::from_secs(10), || async {
+            let nodes = cluster.api(other).nodes().await.unwrap();
+            let state = nodes.into_iter().find(|node| node.name == name).unwrap().state;
+            Seen::when(state == "dead", state)
+        });
+        dead.await;
+        load.until(killed_at + Duration::from_secs(5)).await;
+
+        cluster.restart(leader);
+        let back = Instant::now();
+        cluster.agree(&all, Duration::from_secs(15)).await;
+        eprintln!("it has caught up {:?} after its start", back.elapsed());
+        cluster.answers(&[leader], HTTP_PATH, Duration::from_secs(5)).await;
+        cluster.answers(&[leader], "/second", Duration::from_secs(5)).await;
+        cluster.formed().await;
+
+        let calls = load.end().await;
+        let fair = |call: &Call| {
+            let its_own = call.entry == leader;
+            // It was running there, and what broke is said so.
+            let ran_there = call.at + Duration::from_millis(50) >= killed_at
+                && call.at <= killed_at + Duration::from_secs(1)
+                && call.said.contains(&format!("\"node\":\"{name}\""));
+            call.is_good() || its_own || ran_there
+        };
+        report(&calls, killed_at);
+        let unfair: Vec<&Call> = calls.iter().filter(|call| !fair(call)).collect();
+        assert!(
+            unfair.is_empty(),
+            "{} calls failed that had no reason: {:#?}",
+            unfair.len(),
+            &unfair[..unfair.len().min(5)]
+        );
+        let good = calls.iter().filter(|call| call.is_good() && call.at > killed_at).count();
+        assert!(good > 500, "only {good} calls were answered after the kill");
+        cluster.end().await;
+    });
+}
+
+fn report(calls: &[Call], killed_at: Duration) {
+    let after = |call: &&Call| call.at >= killed_at;
+    let slowest =
+        calls.iter().filter(after).filter(|call| call.is_good()).map(|call| call.took).max();
+    let bad = calls.iter().filter(|call| !call.is_good()).count();
+    eprintln!(
+        "{} calls, {bad} failed, the slowest good one after the kill took {slowest:?}",
+        calls.len()
+    );
+}
+
+#[test]
+fn all_nodes_die_at_once_and_come_back_with_everything() {
+    run(Needs::Quiet, Duration::from_secs(120), async {
+        let mut cluster = Cluster::start(Layout::five()).await;
+        expect_a_death(&mut cluster);
+        let all: Vec<usize> = (0..cluster.len()).collect();
+        cluster.deploy(0, &App::example("hello")).await;
+        cluster.deploy(1, &App::new("page", component("hello"))).await;
+        // The second revision of an app, and one that may be in one region only.
+        cluster.deploy(2, &App::new("page", component("work"))).await;
+        let bound = App::new("bound", component("hello")).regions(&["us-east-1"]);
+        cluster.deploy(3, &bound).await;
+        let before = cluster.agree(&all, Duration::from_secs(10)).await;
+        let apps = apps_of(&cluster, 0).await;
+
+        for node in all.clone() {
+            cluster.kill9(node);
+        }
+        let began = Instant::now();
+        for node in all.clone() {
+            cluster.restart(node);
+        }
+        for path in [HTTP_PATH, "/page", "/bound"] {
+            let left = Duration::from_secs(5).saturating_sub(began.elapsed());
+            cluster.answers(&all, path, left).await;
+        }
+        let took = began.elapsed();
+        eprintln!("all nodes answered {took:?} after their start");
+        assert!(took <= Duration::from_secs(5), "they answered only after {took:?}");
+
+        let after = cluster.agree(&all, Duration::from_secs(15)).await;
+        assert_eq!(after.cluster_id, before.cluster_id);
+        assert!(after.applied_index >= before.applied_index, "{before:?} {after:?}");
+        for node in all.clone() {
+            wait_until(
+                "apps, revisions and placement are as before",
+                Duration::from_secs(15),
+                || async {
+                    let now = apps_of(&cluster, node).await;
+                    Seen::when(now == apps, (now, apps.clone()))
+                },
+            )
+            .await;
+        }
+        let revisions = |app: &'static str| {
+            let mut client = cluster.api(4).apps();
+            async move {
+                let request = nigh_proto::v1::ListRevisionsRequest { app: app.to_owned() };
+                client.list_revisions(request).await.unwrap().into_inner().revisions
+            }
+        };
+        assert_eq!(revisions("page").await.len(), 2);
+        cluster.formed().await;
+        cluster.deploy(4, &App::new("third", component("hello"))).await;
+        cluster.end().await;
+    });
+}
+
+/// Apps with their revisions and where they are ready.
+async fn apps_of(cluster: &Cluster, node: usize) -> Value {
+    let mut apps = cluster.nigh(node, &["-o", "json", "apps"]).await.json();
+    for app in apps.as_array_mut().unwrap() {
+        for function in app["functions"].as_array_mut().unwrap() {
+            // What is warm depends on calls.
+            function.as_object_mut().unwrap().remove("warm_nodes");
+        }
+    }
+    apps
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    /// Stopped in its tracks: sockets stay open and nothing answers.
+    Paused,
+    Killed,
+}
+
+#[test]
+fn without_a_majority_calls_are_answered_and_a_deploy_is_refused_at_once() {
+    run(Needs::Quiet, Duration::from_secs(180), async {
+        let mut cluster = Cluster::start(Layout::five()).await;
+        expect_a_death(&mut cluster);
+        let all: Vec<usize> = (0..cluster.len()).collect();
+        cluster.deploy(0, &App::example("hello")).await;
+        cluster.answers(&all, HTTP_PATH, Duration::from_secs(5)).await;
+        for loss in [Loss::Paused, Loss::Killed] {
+            lose_the_majority(&mut cluster, loss).await;
+        }
+        cluster.end().await;
+    });
+}
+
+async fn lose_the_majority(cluster: &mut Cluster, loss: Loss) {
+    eprintln!("{loss:?}");
+    let all: Vec<usize> = (0..cluster.len()).collect();
+    let leader = cluster.leader().await;
+    let mut lost = cluster.voters().await;
+    assert_eq!(lost.len(), 3);
+    // The leader and one more, at the same moment.
+    lost.sort_by_key(|node| *node != leader);
+    lost.truncate(2);
+    let left: Vec<usize> = all.iter().copied().filter(|node| !lost.contains(node)).collect();
+    let before = cluster.api(left[0]).all_apps().await.unwrap().len();
+
+    let load = Load::start(ports(cluster, &left), HTTP_PATH, 50);
+    load.until(Duration::from_secs(1)).await;
+    let gone = Instant::now();
+    for node in &lost {
+        match loss {
+            Loss::Paused => cluster.pause(*node),
+            Loss::Killed => cluster.kill9(*node),
+        }
+    }
+    let gone_at = load.elapsed();
+    load.until(gone_at + Duration::from_secs(5)).await;
+    for node in &left {
+        let refused = cluster.try_deploy(*node, &App::new("late", component("hello")), &[]).await;
+        refused.refused(5, &["quorum"]);
+        eprintln!("refused after {:?}: {}", refused.took, refused.stderr.trim());
+        assert!(refused.took <= Duration::from_secs(1), "it took {:?} to refuse", refused.took);
+        let refused = cluster.nigh(*node, &["delete", "hello"]).await;
+        refused.refused(5, &["quorum"]);
+        assert!(refused.took <= Duration::from_secs(1), "it took {:?} to refuse", refused.took);
+        let status = cluster.api(*node).status().await.unwrap();
+        assert!(!status.control_available, "{status:?}");
+    }
+    let calls = load.end().await;
+    report(&calls, gone_at);
+    eprintln!("the quorum was gone for {:?}", gone.elapsed());
+    let bad: Vec<&Call> = calls.iter().filter(|call| !call.is_good()).collect();
+    assert!(bad.is_empty(), "{} calls failed: {:#?}", bad.len(), &bad[..bad.len().min(5)]);
+
+    for node in &lost {
+        match loss {
+            Loss::Paused => cluster.unpause(*node),
+            Loss::Killed => cluster.restart(*node),
+        }
+    }
+    cluster.formed().await;
+    cluster.agree(&all, Duration::from_secs(15)).await;
+    let now = cluster.api(left[0]).all_apps().await.unwrap().len();
+    assert_eq!(now, before, "what was refused did not happen");
+    let name = format!("after-{loss:?}").to_lowercase();
+    cluster.deploy(left[0], &App::new(&name, component("hello"))).await;
+}

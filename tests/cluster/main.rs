@@ -1,0 +1,21 @@
+//! What a cluster of real processes does, seen from outside: over HTTP, gRPC and the CLI.
+//!
+//! Each test starts the nodes that it needs and ends them. A test fails too when a node logged a
+//! warning or an error that the test did not expect.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod answering;
+mod calls;
+mod clients;
+mod failures;
+mod home;
+mod hostile;
+mod output;
+mod refused_apps;
+mod refused_nodes;
+mod revisions;
+mod up;

@@ -1,0 +1,339 @@
+//! Several nodes that are a cluster.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use nigh_proto::v1::StatusResponse;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::app::App;
+use super::call::Caller;
+use super::command::{self, Ran};
+use super::grpc::Api;
+use super::log::{self, Expected};
+use super::node::{Node, Start};
+use super::ports::Ports;
+use super::turn::is_failing;
+use super::wait::{Seen, wait_until};
+
+/// Every node has joined, and voters are chosen, by then.
+const FORM_LIMIT: Duration = Duration::from_secs(40);
+/// What a node knows reaches the others by then.
+const SPREAD_LIMIT: Duration = Duration::from_secs(10);
+/// Longer than any pause between two steps of what a leader does by itself.
+const QUIET: Duration = Duration::from_millis(1_500);
+
+/// What a cluster shall look like.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Layout {
+    regions: Vec<&'static str>,
+    matrix: Option<&'static str>,
+}
+
+impl Layout {
+    /// A node in each of these regions, in this order.
+    pub(crate) fn of(regions: &[&'static str]) -> Self {
+        Self { regions: regions.to_vec(), matrix: None }
+    }
+
+    /// Five nodes in three regions.
+    pub(crate) fn five() -> Self {
+        Self::of(&["eu-west-1", "us-east-1", "ap-northeast-1", "eu-west-1", "us-east-1"])
+    }
+
+    /// Emulates these round trips between regions.
+    pub(crate) fn with_matrix(mut self, csv: &'static str) -> Self {
+        self.matrix = Some(csv);
+        self
+    }
+}
+
+/// A cluster. Its nodes end with it, and what they logged is looked through.
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+    expected: Vec<Expected>,
+    /// How many lines each node had logged when all were asked to stop.
+    ending: Vec<usize>,
+    ports: Ports,
+    // Dropped last: the nodes write into it.
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Starts a cluster and waits until all of it is there.
+    pub(crate) async fn start(layout: Layout) -> Self {
+        let ports = Ports::claim();
+        let folder = tempfile::tempdir().expect("there is room for temporary files");
+        let mut args = Vec::new();
+        if let Some(csv) = layout.matrix {
+            let path = folder.path().join("matrix.csv");
+            std::fs::write(&path, csv).expect("the test's folder is writable");
+            args = vec!["--rtt-matrix".to_owned(), path.display().to_string()];
+        }
+        let nodes = layout.regions.iter().enumerate().map(|(index, region)| {
+            let name = format!("n{}", index + 1);
+            Node::new(&name, region, ports.of_node(index), folder.path()).with(&args)
+        });
+        let expected = vec![Expected::new(
+            "A message will be ignored because Leader vote changed",
+            "openraft says so of its own first write when the first node comes to lead",
+        )];
+        let nodes = nodes.collect();
+        let mut cluster = Self { nodes, expected, ending: Vec::new(), ports, folder };
+        let first = cluster.nodes[0].peer();
+        for (index, node) in cluster.nodes.iter_mut().enumerate() {
+            node.start(&if index == 0 { Start::Bootstrap } else { Start::Join(first) });
+        }
+        cluster.formed().await;
+        cluster
+    }
+
+    /// Waits until all nodes see each other, know one leader, and voters are as many as they
+    /// should be.
+    pub(crate) async fn formed(&self) {
+        let voters = match self.nodes.len() {
+            0..3 => 1,
+            3..7 => 3,
+            _ => 5,
+        };
+        wait_until("all nodes see each other and one leader", FORM_LIMIT, || async {
+            let mut leaders = BTreeSet::new();
+            for node in &self.nodes {
+                let api = Api::new(node.api());
+                let (status, seen) = match (api.status().await, api.nodes().await) {
+                    (Ok(status), Ok(seen)) => (status, seen),
+                    (Err(error), _) | (_, Err(error)) => {
+                        return Seen::NotYet(format!("{}: {error}", node.name()));
+                    }
+                };
+                let alive = seen.iter().filter(|seen| seen.state == "alive").count();
+                if alive != self.nodes.len() || !status.control_available {
+                    return Seen::NotYet(format!("{} sees {status:?} and {seen:#?}", node.name()));
+                }
+                leaders.insert(status.leader);
+            }
+            let raft = match Api::new(self.nodes[0].api()).raft().await {
+                Ok(raft) => raft,
+                Err(error) => return Seen::NotYet(format!("raft: {error}")),
+            };
+            let votes = raft.members.iter().filter(|member| member.role != "learner").count();
+            Seen::when(leaders.len() == 1 && votes == voters, format!("{leaders:?} {raft:#?}"))
+        })
+        .await;
+    }
+
+    /// Nodes, running or not.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(crate) fn node(&self, index: usize) -> &Node {
+        &self.nodes[index]
+    }
+
+    /// The index of a node by its name.
+    #[track_caller]
+    pub(crate) fn index_of(&self, name: &str) -> usize {
+        let found = self.nodes.iter().position(|node| node.name() == name);
+        found.unwrap_or_else(|| panic!("no node is named `{name}`"))
+    }
+
+    pub(crate) fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The folder of the test.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Calls over HTTP that enter at a node.
+    pub(crate) fn http(&self, index: usize) -> Caller {
+        Caller::new(self.nodes[index].http())
+    }
+
+    /// The API of a node.
+    pub(crate) fn api(&self, index: usize) -> Api {
+        Api::new(self.nodes[index].api())
+    }
+
+    /// Runs `nigh` against a node.
+    pub(crate) async fn nigh(&self, index: usize, args: &[&str]) -> Ran {
+        let api = format!("http://127.0.0.1:{}", self.nodes[index].api());
+        let mut words = vec!["--api", &api];
+        words.extend_from_slice(args);
+        command::nigh(words).await
+    }
+
+    /// Runs `nigh deploy` of an app against a node, with more flags.
+    pub(crate) async fn try_deploy(&self, index: usize, app: &App, more: &[&str]) -> Ran {
+        let folder = app.folder();
+        let path = folder.path().display().to_string();
+        let mut words = vec!["-o", "json", "deploy", &path];
+        words.extend_from_slice(more);
+        self.nigh(index, &words).await
+    }
+
+    /// Deploys an app through a node; it must succeed. What `nigh deploy` printed.
+    pub(crate) async fn deploy(&self, index: usize, app: &App) -> Value {
+        self.try_deploy(index, app, &[]).await.json()
+    }
+
+    /// Waits until these nodes answer a path with 200.
+    pub(crate) async fn answers(&self, nodes: &[usize], path: &str, limit: Duration) {
+        for index in nodes {
+            let caller = self.http(*index);
+            let name = format!("{} answers {path}", self.nodes[*index].name());
+            wait_until(&name, limit, || async {
+                let request = caller.request(http::Method::GET, path).body(Default::default());
+                match caller.send(request.expect("a good path")).await {
+                    Ok(answer) => Seen::when(
+                        answer.status == 200,
+                        format!("{}: {}", answer.status, answer.text()),
+                    ),
+                    Err(why) => Seen::NotYet(why),
+                }
+            })
+            .await;
+        }
+    }
+
+    /// The node that leads, by the word of a running node; waits until there is one.
+    pub(crate) async fn leader(&self) -> usize {
+        let name = wait_until("a leader is known", SPREAD_LIMIT, || async {
+            let running = self.nodes.iter().find(|node| node.runs()).expect("one runs");
+            match Api::new(running.api()).status().await {
+                Ok(status) if !status.leader.is_empty() => Seen::Yes(status.leader),
+                other => Seen::NotYet(other),
+            }
+        });
+        self.index_of(&name.await)
+    }
+
+    /// The nodes that have a vote.
+    pub(crate) async fn voters(&self) -> Vec<usize> {
+        let leader = self.leader().await;
+        let raft = self.api(leader).raft().await.expect("the leader knows");
+        let voters = raft.members.iter().filter(|member| member.role != "learner");
+        voters.map(|member| self.index_of(&member.node)).collect()
+    }
+
+    /// Waits until nothing has been decided for a while: all that follows from what was asked
+    /// is done.
+    pub(crate) async fn settles(&self) -> StatusResponse {
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        let mut last: Option<(StatusResponse, Instant)> = None;
+        loop {
+            let now = self.agree(&all, SPREAD_LIMIT).await;
+            match &last {
+                Some((before, since)) if before.applied_index == now.applied_index => {
+                    if since.elapsed() > QUIET {
+                        return now;
+                    }
+                }
+                _ => last = Some((now, Instant::now())),
+            }
+        }
+    }
+
+    /// Waits until these nodes have applied the same entries and hold the same state.
+    pub(crate) async fn agree(&self, nodes: &[usize], limit: Duration) -> StatusResponse {
+        wait_until("applied index and state digest are equal", limit, || async {
+            let mut seen = Vec::new();
+            for index in nodes {
+                match self.api(*index).status().await {
+                    Ok(status) => seen.push(status),
+                    Err(error) => {
+                        return Seen::NotYet(vec![format!(
+                            "{}: {error}",
+                            self.nodes[*index].name()
+                        )]);
+                    }
+                }
+            }
+            let same = seen.windows(2).all(|pair| {
+                pair[0].applied_index == pair[1].applied_index
+                    && pair[0].state_digest == pair[1].state_digest
+                    && pair[0].cluster_id == pair[1].cluster_id
+            });
+            if same {
+                return Seen::Yes(seen.swap_remove(0));
+            }
+            let shown =
+                seen.iter().map(|s| format!("{}: {} {}", s.node, s.applied_index, s.state_digest));
+            Seen::NotYet(shown.collect())
+        })
+        .await
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill9(&mut self, index: usize) {
+        self.nodes[index].kill9();
+    }
+
+    /// SIGTERM; the node must end in order within 5 s.
+    pub(crate) async fn stop(&mut self, index: usize) {
+        let (status, took) = self.nodes[index].stop().await;
+        let name = self.nodes[index].name();
+        assert!(status.success(), "{name} ended with {status}");
+        assert!(took < Duration::from_secs(5), "{name} took {took:?} to stop");
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn pause(&self, index: usize) {
+        self.nodes[index].pause();
+    }
+
+    /// SIGCONT.
+    pub(crate) fn unpause(&self, index: usize) {
+        self.nodes[index].unpause();
+    }
+
+    /// Starts a node that has ended, with the same folder and addresses.
+    pub(crate) fn restart(&mut self, index: usize) {
+        self.nodes[index].start(&Start::Resume);
+    }
+
+    /// Lines with this text may be in the logs, of any level; `why` is for the reader.
+    pub(crate) fn expect_log(&mut self, text: &'static str, why: &'static str) {
+        self.expected.push(Expected::new(text, why));
+    }
+
+    /// The lines that a node logged.
+    pub(crate) fn log(&self, index: usize) -> Vec<String> {
+        log::lines(self.nodes[index].log())
+    }
+
+    /// Stops all nodes at once, in order. Logs are looked through when the value goes.
+    pub(crate) async fn end(mut self) {
+        self.ending = self.nodes.iter().map(|node| log::lines(node.log()).len()).collect();
+        let running = self.nodes.iter_mut().filter(|node| node.runs());
+        let stops = running.map(|node| async {
+            let (status, took) = node.stop().await;
+            assert!(status.success(), "{} ended with {status} after {took:?}", node.name());
+        });
+        futures::future::join_all(stops).await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.kill9();
+        }
+        if is_failing() {
+            for node in &self.nodes {
+                log::print_tail(node.name(), node.log());
+            }
+            return;
+        }
+        let mut unexpected = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let ending = self.ending.get(index).copied().unwrap_or(usize::MAX);
+            let lines = log::unexpected(node.log(), &self.expected, ending);
+            unexpected.extend(lines.into_iter().map(|line| format!("{}: {line}", node.name())));
+        }
+        assert!(unexpected.is_empty(), "unexpected in the logs:\n{}", unexpected.join("\n"));
+    }
+}

@@ -1,0 +1,196 @@
+//! One node: a process, its folder and its log.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use super::command::{clean, program};
+use super::leash;
+use super::wait::{Seen, wait_until};
+
+/// Nodes log what they do, and which calls they ran.
+const LOG_FILTER: &str = "warn,nigh=info,nigh::call=debug";
+/// A node that is asked to stop has ended by then.
+const STOP_LIMIT: Duration = Duration::from_secs(6);
+/// Guests compile in a debug build, on a machine that does other things: one at a time.
+const COMPILE_THREADS: &str = "1";
+
+/// How a node comes to its cluster.
+#[derive(Clone, Debug)]
+pub(crate) enum Start {
+    /// Begins one.
+    Bootstrap,
+    /// Joins that of the node with this peer port.
+    Join(u16),
+    /// Comes back to its own.
+    Resume,
+}
+
+/// A node, running or not.
+#[derive(Debug)]
+pub(crate) struct Node {
+    name: String,
+    region: String,
+    first_port: u16,
+    data: PathBuf,
+    log: PathBuf,
+    args: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// A node that does not run yet; its folder and log lie in `folder`.
+    pub(crate) fn new(name: &str, region: &str, first_port: u16, folder: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            region: region.to_owned(),
+            first_port,
+            data: folder.join(name),
+            log: folder.join(format!("{name}.log")),
+            args: Vec::new(),
+            child: None,
+        }
+    }
+
+    /// Adds flags.
+    pub(crate) fn with(mut self, args: &[String]) -> Self {
+        self.args.extend_from_slice(args);
+        self
+    }
+
+    /// The same node with another data folder.
+    pub(crate) fn with_data(mut self, data: &Path) -> Self {
+        self.data = data.to_owned();
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn region(&self) -> &str {
+        &self.region
+    }
+
+    pub(crate) fn http(&self) -> u16 {
+        self.first_port
+    }
+
+    pub(crate) fn api(&self) -> u16 {
+        self.first_port + 1
+    }
+
+    pub(crate) fn peer(&self) -> u16 {
+        self.first_port + 2
+    }
+
+    pub(crate) fn gossip(&self) -> u16 {
+        self.first_port + 3
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Whether it is a process now.
+    pub(crate) fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// The command that starts it.
+    pub(crate) fn command(&self, start: &Start) -> Command {
+        let mut command = Command::new(program());
+        clean(&mut command);
+        command.env("NIGH_LOG", LOG_FILTER).env("RUST_BACKTRACE", "1");
+        command.arg("node");
+        command.args(["--name", &self.name, "--region", &self.region]);
+        command.arg("--data").arg(&self.data);
+        for (flag, port) in [
+            ("--http", self.http()),
+            ("--api", self.api()),
+            ("--peer", self.peer()),
+            ("--gossip", self.gossip()),
+        ] {
+            command.arg(flag).arg(format!("127.0.0.1:{port}"));
+        }
+        command.args(["--compile-threads", COMPILE_THREADS]);
+        match start {
+            Start::Bootstrap => _ = command.arg("--bootstrap"),
+            Start::Join(peer) => _ = command.arg("--join").arg(format!("127.0.0.1:{peer}")),
+            Start::Resume => {}
+        }
+        command.args(&self.args);
+        command
+    }
+
+    /// Starts it; what it says is added to its log.
+    pub(crate) fn start(&mut self, start: &Start) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let log = std::fs::File::options().create(true).append(true).open(&self.log);
+        let log = log.expect("the test's folder is writable");
+        let child = self
+            .command(start)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file can be cloned"))
+            .stderr(log)
+            .spawn();
+        let child = child.unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
+        leash::hold(child.id());
+        self.child = Some(child);
+    }
+
+    /// Ends it as a power cut of its process would: SIGKILL.
+    pub(crate) fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it is our child");
+            child.wait().expect("it is our child");
+            leash::free(child.id());
+        }
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it has; how it ended and how long that took.
+    pub(crate) async fn stop(&mut self) -> (ExitStatus, Duration) {
+        let mut child = self.child.take().expect("it runs");
+        let began = Instant::now();
+        signal("TERM", child.id());
+        let name = format!("{} ends after SIGTERM", self.name);
+        let ended = wait_until(&name, STOP_LIMIT, || {
+            let ended = child.try_wait().expect("it is our child");
+            std::future::ready(ended.map_or(Seen::NotYet("it still runs"), Seen::Yes))
+        });
+        let status = ended.await;
+        leash::free(child.id());
+        (status, began.elapsed())
+    }
+
+    /// Stops it in its tracks; its sockets stay open and nothing answers.
+    pub(crate) fn pause(&self) {
+        signal("STOP", self.child.as_ref().expect("it runs").id());
+    }
+
+    /// Lets it go on.
+    pub(crate) fn unpause(&self) {
+        signal("CONT", self.child.as_ref().expect("it runs").id());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // There is nobody left to tell of a failure.
+            let _ = child.kill();
+            let _ = child.wait();
+            leash::free(child.id());
+        }
+    }
+}
+
+/// Sends a signal by way of the shell, which needs neither unsafe code nor another crate.
+pub(crate) fn signal(name: &str, pid: u32) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -s {name} {pid}")]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "cannot send {name} to {pid}");
+}
