@@ -1,6 +1,7 @@
 //! The example apps, as they are in `examples/`.
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use nigh_model::Kind;
 
 use crate::api::Api;
@@ -11,6 +12,7 @@ use crate::local::layout::{Place, Ports};
 use crate::package::Package;
 use crate::progress::Progress;
 use crate::rollout::{self, Options, request_id};
+use crate::table::count;
 
 struct Example {
     manifest: &'static str,
@@ -43,19 +45,24 @@ static EXAMPLES: [Example; 5] = [
     example!("greet-c", "/greet-c", 200),
 ];
 
-/// Deploys all of them and names them.
+/// Deploys all of them at once and names them.
 pub(crate) async fn deploy(api: &Api) -> Result<Vec<String>> {
-    let mut names = Vec::new();
+    let mut packages = Vec::new();
     for example in &EXAMPLES {
         let (file, bytes) = example.component;
-        let package = Package::embedded(example.manifest, (file, Bytes::from_static(bytes)))?;
-        let options = Options { wait: true, timeout: DEPLOY_TIMEOUT };
-        let mut progress = Progress::new();
-        let deployed = Box::pin(rollout::deploy(api, &package, options, &mut progress)).await;
-        progress.clear();
-        names.push(deployed?.app);
+        packages.push(Package::embedded(example.manifest, (file, Bytes::from_static(bytes)))?);
     }
-    Ok(names)
+    let mut progress = Progress::new();
+    let line = progress.waiting(format!("deploying {}", count(packages.len(), "example")));
+    let options = Options { wait: true, timeout: DEPLOY_TIMEOUT };
+    let deploys = packages.iter().map(|package| {
+        let mut silent = Progress::silent();
+        Box::pin(async move { rollout::deploy(api, package, options, &mut silent).await })
+    });
+    let deployed = try_join_all(deploys).await;
+    line.finish_and_clear();
+    progress.clear();
+    Ok(deployed?.into_iter().map(|deployment| deployment.app).collect())
 }
 
 /// Calls each of them once at every node: what a deployment promises.
