@@ -135,6 +135,9 @@ fn innermost(status: &Status) -> String {
         error = source;
     }
     match error.downcast_ref::<Status>() {
+        Some(status) if status.message().is_empty() => {
+            "it speaks gRPC, but not as a node to nodes: is this its API port?".to_owned()
+        }
         Some(status) => status.message().to_owned(),
         None => error.to_string(),
     }

@@ -245,7 +245,8 @@ impl Scan<'_> {
 /// Overwrites a torn tail with zeros.
 fn cut(file: &dyn DiskFile, bytes: &[u8], end: usize, path: &Path) -> Result<(), Error> {
     let used = used_len(bytes);
-    if used <= end {
+    // What is used is told by the block: behind the last record its block is zeros.
+    if used <= end || bytes[end..used].iter().all(|byte| *byte == 0) {
         return Ok(());
     }
     tracing::info!(
