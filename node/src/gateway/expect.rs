@@ -1,10 +1,9 @@
 //! `Expect: 100-continue`: the caller sends its body when it is told to.
 //!
 //! The server tells it when the body is first read, and no more once the answer's head is sent.
-//! A guest that answers before it reads would leave both waiting: so a call that is let in reads
-//! first.
+//! A guest that answers before it reads would leave both waiting: so its start waits for the
+//! first piece of the body.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,24 +13,20 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use nigh_runtime::{BodyError, RequestBody};
 
-type Read = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+type Read = Option<Result<Frame<Bytes>, BodyError>>;
 
 /// Begins to read the body of a caller that waits to be told so; what came is not lost.
 pub(super) async fn begin(headers: &mut HeaderMap, mut body: RequestBody) -> RequestBody {
     if headers.remove(header::EXPECT).is_none() {
         return body;
     }
-    // Asked once, not waited for.
-    let first = poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await;
-    match first {
-        Poll::Pending => body,
-        Poll::Ready(_) => Begun { first, body }.boxed_unsync(),
-    }
+    let first = Some(body.frame().await);
+    Begun { first, body }.boxed_unsync()
 }
 
 /// A body of which the first frame was read.
 struct Begun {
-    first: Read,
+    first: Option<Read>,
     body: RequestBody,
 }
 
@@ -39,15 +34,15 @@ impl Body for Begun {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Read {
-        match std::mem::replace(&mut self.first, Poll::Pending) {
-            Poll::Pending => Pin::new(&mut self.body).poll_frame(context),
-            first => first,
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Read> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(first),
+            None => Pin::new(&mut self.body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_pending() && self.body.is_end_stream()
+        !matches!(self.first, Some(Some(_))) && self.body.is_end_stream()
     }
 }
 

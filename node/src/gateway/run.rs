@@ -105,7 +105,9 @@ impl Gateway {
             request_id: request_id.clone(),
         };
         let (mut head, body) = request.into_parts();
-        let body = expect::begin(&mut head.headers, body).await;
+        let Ok(body) = timeout_at(deadline.at, expect::begin(&mut head.headers, body)).await else {
+            return Err(deadline.problem(&core.name, "the request body was waited for"));
+        };
         let call = Call {
             request: Request::from_parts(head, body),
             limits: target.spec.limits,
