@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::agent;
 use crate::clock;
-use crate::control::{Control, Unavailable, is_known_active, progress};
+use crate::control::{Control, is_known_active, progress};
 use crate::decided::routes_of;
 use crate::seen::{Liveness, View};
 
@@ -43,7 +43,7 @@ impl AppsService {
                 Some(RequestId::new(given).map_err(|error| invalid("BAD_REQUEST_ID", &error))?)
             }
         };
-        let (_, outcome) = self.control.propose(request_id, command).await.map_err(unavailable)?;
+        let (_, outcome) = self.control.propose(request_id, command).await?;
         outcome.map_err(|refusal| self.refused(&refusal))
     }
 
@@ -140,7 +140,7 @@ impl apps_server::Apps for AppsService {
         let spec = request.spec.ok_or_else(|| invalid("BAD_SPEC", "the request has no spec"))?;
         let spec = AppSpec::try_from(spec).map_err(|error| invalid("BAD_SPEC", &error))?;
         // What is compared with must be the newest; and without a quorum nothing is copied.
-        self.control.read_barrier().await.map_err(unavailable)?;
+        self.control.read_barrier().await?;
         let state = self.control.decided.state();
         self.check(&state, &spec)?;
         let routes: Vec<String> =
@@ -359,10 +359,6 @@ fn no_allowed_node(
 
 fn invalid(reason: &str, message: &(impl std::fmt::Display + ?Sized)) -> Status {
     status::of_kind(Kind::Invalid, reason, message.to_string())
-}
-
-fn unavailable(error: Unavailable) -> Status {
-    status::of_kind(Unavailable::KIND, Unavailable::REASON, error.to_string())
 }
 
 #[cfg(test)]

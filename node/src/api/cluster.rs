@@ -184,5 +184,5 @@ impl cluster_server::Cluster for ClusterService {
 }
 
 fn unavailable(message: &str) -> Status {
-    status::of_kind(Unavailable::KIND, Unavailable::REASON, message)
+    Unavailable::new(message).into()
 }

@@ -10,7 +10,6 @@ use nigh_proto::status;
 use tonic::{Code, Status};
 
 use super::propose::{Control, Unavailable};
-use super::service::unavailable;
 use crate::clock;
 use crate::config::Config;
 use crate::error::Error;
@@ -231,7 +230,7 @@ pub(super) async fn admit(control: &Control, request: JoinRequest) -> Result<Joi
         }
     };
     let command = Command::RegisterNode { node, replaces };
-    let (_, outcome) = control.propose(Some(request_id), command).await.map_err(unavailable)?;
+    let (_, outcome) = control.propose(Some(request_id), command).await?;
     let id = match outcome {
         Ok(Reply::Node(id)) => id,
         Ok(_) => return Err(Status::internal("registering a node answered something else")),
@@ -251,7 +250,7 @@ pub(super) async fn admit(control: &Control, request: JoinRequest) -> Result<Joi
 }
 
 fn no_leader() -> Status {
-    unavailable(Unavailable::new("no leader is known"))
+    Unavailable::new("no leader is known").into()
 }
 
 /// By gossip, and by its own word where gossip has given it up.

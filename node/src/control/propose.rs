@@ -63,12 +63,13 @@ pub(crate) struct Unavailable {
     message: String,
 }
 
-impl Unavailable {
-    /// The stable reason of `docs/errors.md`.
-    pub(crate) const REASON: &str = "CONTROL_UNAVAILABLE";
-    /// What the caller should do about it.
-    pub(crate) const KIND: Kind = Kind::Unavailable;
+impl From<Unavailable> for Status {
+    fn from(error: Unavailable) -> Self {
+        nigh_proto::status::of_kind(Kind::Unavailable, "CONTROL_UNAVAILABLE", error.message)
+    }
+}
 
+impl Unavailable {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into() }
     }

@@ -83,8 +83,7 @@ impl control_server::Control for ControlService {
     ) -> Result<Response<ProposeResponse>, Status> {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
-        let (index, outcome) =
-            self.control.write_here(request.envelope.to_vec()).await.map_err(unavailable)?;
+        let (index, outcome) = self.control.write_here(request.envelope.to_vec()).await?;
         let outcome = rmp_serde::to_vec_named(&outcome)
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(ProposeResponse { index, outcome: outcome.into() }))
@@ -95,7 +94,7 @@ impl control_server::Control for ControlService {
         request: Request<ReadIndexRequest>,
     ) -> Result<Response<ReadIndexResponse>, Status> {
         self.check_cluster(&request.into_inner().cluster_id)?;
-        let index = self.control.read_index_here().await.map_err(unavailable)?;
+        let index = self.control.read_index_here().await?;
         Ok(Response::new(ReadIndexResponse { index }))
     }
 
@@ -133,7 +132,7 @@ impl control_server::Control for ControlService {
         let to = NodeId(request.to);
         let health = self.control.health.now();
         if health.leader != Some(self.control.own) {
-            return Err(unavailable(Unavailable::new("this node does not lead")));
+            return Err(Unavailable::new("this node does not lead").into());
         }
         if !health.voters.contains(&to) {
             let message = format!("node {to} does not vote; only a voter can lead");
@@ -240,8 +239,4 @@ async fn send_snapshot(
         events.send(Ok(WatchEvent { event: Some(event) })).await.ok()?;
     }
     Some(index)
-}
-
-pub(super) fn unavailable(error: Unavailable) -> Status {
-    nigh_proto::status::of_kind(Unavailable::KIND, Unavailable::REASON, error.to_string())
 }
