@@ -1,4 +1,5 @@
-//! Measures an append to the log against a bare write and fdatasync, alternately on one disk.
+//! Measures an append to the log against a bare write and fdatasync, one after the other in turn,
+//! since the disk's own speed changes from second to second.
 //!
 //! `cargo run --release -p nigh-storage --example append_latency [FOLDER]`
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring tool")]
@@ -27,12 +28,16 @@ fn main() {
     let bare = RealDisk.create(&folder.join("bare"), 16 << 20).unwrap();
     let mut offset = 0;
     for round in 1..=ROUNDS {
-        let direct = times(|_| {
-            bare.write_all_at(&[7; ENTRY_BYTES], offset).unwrap();
-            bare.sync().unwrap();
+        let (mut direct, mut logged) = (Vec::new(), Vec::new());
+        for _ in 0..APPENDS {
+            direct.push(time(|| {
+                bare.write_all_at(&[7; ENTRY_BYTES], offset).unwrap();
+                bare.sync().unwrap();
+            }));
             offset += ENTRY_BYTES as u64;
-        });
-        let logged = times(|_| append(&wal, 1));
+            logged.push(time(|| append(&wal, 1)));
+        }
+        let (direct, logged) = (percentiles(direct), percentiles(logged));
         let began = Instant::now();
         for _ in 0..APPENDS / CALLERS {
             append(&wal, CALLERS);
@@ -65,14 +70,14 @@ fn append(wal: &Wal, count: u64) {
     held.iter().for_each(|result| result.unwrap());
 }
 
-fn times(mut work: impl FnMut(u64)) -> (Duration, Duration) {
-    let mut times: Vec<_> = (0..APPENDS)
-        .map(|turn| {
-            let began = Instant::now();
-            work(turn);
-            began.elapsed()
-        })
-        .collect();
+fn time(work: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    work();
+    began.elapsed()
+}
+
+/// The median and the 99th percentile.
+fn percentiles(mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort();
     (times[times.len() / 2], times[times.len() * 99 / 100])
 }

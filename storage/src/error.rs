@@ -37,6 +37,12 @@ pub enum Error {
         /// The first error.
         why: String,
     },
+    /// A record is whole and means nothing to this build.
+    #[error("this build cannot read a record of the log ({why}); use the build that wrote it")]
+    Unreadable {
+        /// What does not fit.
+        why: String,
+    },
     /// The caller broke the log's order. A defect of nigh.
     #[error("the log refuses entry {index}: {why}")]
     OutOfOrder {
@@ -134,7 +140,7 @@ impl Error {
                 Kind::Exhausted
             }
             Self::Io { .. } | Self::Poisoned { .. } | Self::StateStore { .. } => Kind::Unavailable,
-            Self::Corrupt { .. } => Kind::Corrupt,
+            Self::Corrupt { .. } | Self::Unreadable { .. } => Kind::Corrupt,
             Self::OutOfOrder { .. } => Kind::Internal,
             Self::Locked { .. } => Kind::Conflict,
             Self::NewerFormat { .. }
@@ -157,6 +163,9 @@ impl Error {
                     .map_or_else(|| io::Error::from(source.kind()), io::Error::from_raw_os_error);
                 Self::Io { what, path: path.clone(), source }
             }
+            Self::OutOfOrder { index, why } => Self::OutOfOrder { index: *index, why: why.clone() },
+            Self::TooLarge { len, max } => Self::TooLarge { len: *len, max: *max },
+            Self::Poisoned { why } => Self::Poisoned { why: why.clone() },
             other => Self::Poisoned { why: other.to_string() },
         }
     }

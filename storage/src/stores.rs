@@ -32,8 +32,6 @@ impl Options {
 /// A node's storage.
 #[derive(Debug)]
 pub struct Stores {
-    /// The data folder; held until this is dropped.
-    pub data: DataDir,
     /// Raft's log and vote.
     pub log: LogStore,
     /// Raft's state machine. Empty when the node has never been a member.
@@ -46,6 +44,8 @@ pub struct Stores {
     pub artifacts: Arc<ArtifactStore>,
     /// Set when the materialised state was not usable; it was said in the log.
     pub recovered: Option<Recovered>,
+    /// The data folder. Last, so that it is let go of when all in it is closed; keep it until then.
+    pub data: DataDir,
 }
 
 impl Stores {
@@ -91,7 +91,7 @@ impl Stores {
             Some(saver.clone()),
             publisher,
         );
-        Ok(Self { data, log, machine, state: shown, saver, artifacts, recovered })
+        Ok(Self { log, machine, state: shown, saver, artifacts, recovered, data })
     }
 }
 

@@ -178,10 +178,7 @@ fn encode<T: Serialize>(value: &T) -> Bytes {
 
 /// The log's checksum fits, so bytes that do not decode were written by another build.
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    rmp_serde::from_slice(bytes).map_err(|error| {
-        let why = format!("this build cannot read a record of the log ({error})");
-        Error::Poisoned { why }
-    })
+    rmp_serde::from_slice(bytes).map_err(|error| Error::Unreadable { why: error.to_string() })
 }
 
 fn half_open(range: &impl RangeBounds<u64>) -> (u64, u64) {

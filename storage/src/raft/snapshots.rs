@@ -11,8 +11,8 @@ use crate::disk::{Disk, read_file, remove_temporary, write_file};
 use crate::error::{Context as _, Error};
 
 const EXTENSION: &str = ".snapshot";
-/// Damaged snapshots are kept under this for a person to look at.
-const BROKEN_EXTENSION: &str = ".broken";
+/// The last damaged snapshot is kept under this name for a person to look at.
+const BROKEN_NAME: &str = "last-damaged.broken";
 
 /// The folder of snapshots. All methods block.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Snapshots {
             match snapshot::decode(&bytes) {
                 Ok((meta, state)) => whole.push((Kept { meta, path }, state)),
                 Err(error) => {
-                    let aside = folder.join(format!("{name}{BROKEN_EXTENSION}"));
+                    let aside = folder.join(BROKEN_NAME);
                     tracing::warn!(path = %path.display(), %error, "moved a damaged snapshot aside");
                     disk.rename(&path, &aside).on("rename", &path)?;
                 }

@@ -1,9 +1,9 @@
 //! The write-ahead log: numbered entries, and beside them a vote and the last committed id.
 //!
 //! What is answered with success is on the medium: one thread writes all that is queued, syncs
-//! once and only then answers ([`writer`]). Segments are reserved in advance, records are
-//! checksummed and chained ([`record`]), and on opening a torn end is cut while damage anywhere
-//! else is an error ([`recover`]). After any I/O error the log is poisoned: every waiting and
+//! once and only then answers (`writer`). Segments are reserved in advance, records are
+//! checksummed and chained (`record`), and on opening a torn end is cut while damage anywhere
+//! else is an error (`recover`). After any I/O error the log is poisoned: every waiting and
 //! every later write is answered with an error.
 //!
 //! It knows nothing of Raft: entries and ids are bytes. It does not compress, encrypt or reuse
