@@ -125,7 +125,7 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
     let peers = Peers::new(decided.clone(), link.clone());
     let Membership { identity, gossip_seeds, hints } =
         membership::establish(&config, &stores.data, &peers).await?;
-    let (own, cluster) = (identity.node, identity.cluster);
+    let (own, cluster) = (identity.node, identity.cluster.clone());
     let seen = Seen::default();
     let engine = Engine::new(EngineConfig {
         slots: config.slots,
@@ -233,8 +233,15 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
     tasks.spawn(serve_http(listeners.http, gateway, draining.clone()).instrument(span.clone()));
     for background in [
         Box::pin(agent_loop) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-        Box::pin(keep_measuring(own, decided.clone(), peers, stop.clone())),
+        Box::pin(keep_measuring(own, decided.clone(), peers.clone(), stop.clone())),
         Box::pin(keep_reporting(agent, engine.clone(), publisher, draining.clone(), stop.clone())),
+        Box::pin(membership::keep_acquainted(
+            config.clone(),
+            identity.cluster,
+            peers.clone(),
+            decided.clone(),
+            stop.clone(),
+        )),
         Box::pin(keep_saving(control.clone(), stores.saver, stores.data, stop.clone())),
     ] {
         tokio::spawn(background.instrument(span.clone()));

@@ -49,6 +49,8 @@ struct Inner {
     link: Link,
     channels: Mutex<HashMap<(NodeId, Lane), (String, Channel)>>,
     health: Mutex<HashMap<NodeId, Arc<Health>>>,
+    /// Addresses at which nodes have said who they are; they may be newer than the registry's.
+    met: Mutex<HashMap<NodeId, String>>,
 }
 
 impl Peers {
@@ -59,6 +61,7 @@ impl Peers {
             link,
             channels: Mutex::new(HashMap::new()),
             health: Mutex::new(HashMap::new()),
+            met: Mutex::new(HashMap::new()),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -67,7 +70,21 @@ impl Peers {
     pub(crate) fn channel(&self, to: NodeId, lane: Lane) -> Option<Channel> {
         let decision = self.inner.decided.now();
         let node = decision.state.nodes.get(&to)?;
-        Some(self.pooled(to, lane, &node.addresses.peer, Some(&node.region)))
+        let met = self.inner.met.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned();
+        let address = met.as_ref().unwrap_or(&node.addresses.peer);
+        Some(self.pooled(to, lane, address, Some(&node.region)))
+    }
+
+    /// A node has said who it is at this address: it is used until the registry names it too.
+    pub(crate) fn met(&self, id: NodeId, address: &str) {
+        let mut met = self.inner.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.inner.decided.state();
+        let registered = state.nodes.get(&id).map(|node| node.addresses.peer.as_str());
+        if registered == Some(address) {
+            met.remove(&id);
+        } else {
+            met.insert(id, address.to_owned());
+        }
     }
 
     /// The same where the registry may not know the node yet: its address is given.
