@@ -9,7 +9,7 @@ use nigh_proto::v1::invoke_stream_response::Part as Told;
 use nigh_proto::v1::{Header, InvokeRequest, InvokeStreamRequest};
 use serde_json::Value;
 
-use crate::harness::{App, Cluster, Layout, Needs, Seen, run, wait_until};
+use crate::harness::{App, Caller, Cluster, Layout, Needs, Seen, component, run, wait_until};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
@@ -36,6 +36,8 @@ fn an_app_deployed_through_a_node_without_a_vote_answers_on_every_node_within_fi
             check_grpc_stream(&cluster, entry, &revision).await;
         }
         same_everywhere(&cluster).await;
+        probes_are_answered(&cluster).await;
+        leadership_is_handed_over(&cluster).await;
         cluster.end().await;
     });
 }
@@ -192,4 +194,33 @@ async fn same_everywhere(cluster: &Cluster) {
     let regions: std::collections::BTreeSet<&str> =
         raft["voters"].as_array().unwrap().iter().map(|v| v["region"].as_str().unwrap()).collect();
     assert_eq!(regions.len(), 3, "voters are spread over the regions: {raft}");
+}
+
+/// What probes and Prometheus ask, on the API's port.
+async fn probes_are_answered(cluster: &Cluster) {
+    for node in 0..cluster.len() {
+        let caller = Caller::new(cluster.node(node).api());
+        assert_eq!(caller.get("/healthz").await.ok().text(), "ok\n");
+        caller.get("/readyz").await.ok();
+        let metrics = caller.get("/metrics").await;
+        assert!(metrics.ok().text().contains("nigh_"), "{}", metrics.text());
+    }
+}
+
+async fn leadership_is_handed_over(cluster: &Cluster) {
+    let leader = cluster.leader().await;
+    let voters = cluster.voters().await;
+    let heir = *voters.iter().find(|voter| **voter != leader).expect("three vote");
+    let name = cluster.node(heir).name();
+    let through = (0..cluster.len()).find(|node| !voters.contains(node)).expect("two do not");
+    cluster.nigh(through, &["operator", "transfer-leader", name]).await.succeeded();
+    wait_until("everybody knows the new leader", Duration::from_secs(5), || async {
+        let mut known = Vec::new();
+        for node in 0..cluster.len() {
+            known.push(cluster.api(node).status().await.map(|status| status.leader));
+        }
+        Seen::when(known.iter().all(|leader| leader.as_ref().is_ok_and(|l| l == name)), known)
+    })
+    .await;
+    cluster.deploy(leader, &App::new("after", component("hello"))).await;
 }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{App, Call, Cluster, Layout, Load, Needs, Seen, component, run, wait_until};
+use crate::harness::{
+    App, Call, Cluster, Layout, Load, Needs, Seen, component, guest, run, wait_until,
+};
 
 const HTTP_PATH: &str = "/hello";
 
@@ -100,15 +102,19 @@ fn all_nodes_die_at_once_and_come_back_with_everything() {
         let mut cluster = Cluster::start(Layout::five()).await;
         expect_a_death(&mut cluster);
         let all: Vec<usize> = (0..cluster.len()).collect();
+        // Each of its own component: where one is ready, all that are made of it are.
         cluster.deploy(0, &App::example("hello")).await;
-        cluster.deploy(1, &App::new("page", component("hello"))).await;
+        cluster.deploy(1, &App::new("page", component("echo"))).await;
         // The second revision of an app, and one that may be in one region only.
         cluster.deploy(2, &App::new("page", component("work"))).await;
-        let bound = App::new("bound", component("hello")).regions(&["us-east-1"]);
+        let bound = App::new("bound", component("greet-c")).regions(&["us-east-1"]);
         cluster.deploy(3, &bound).await;
         let before = cluster.agree(&all, Duration::from_secs(10)).await;
         let apps = apps_of(&cluster, 0).await;
 
+        // One more, acknowledged and not rolled out: it must not be lost.
+        let last = App::new("last", guest("counter-state"));
+        cluster.try_deploy(4, &last, &["--no-wait"]).await.succeeded();
         for node in all.clone() {
             cluster.kill9(node);
         }
@@ -133,7 +139,7 @@ fn all_nodes_die_at_once_and_come_back_with_everything() {
                 Duration::from_secs(15),
                 || async {
                     let now = apps_of(&cluster, node).await;
-                    Seen::when(now == apps, (now, apps.clone()))
+                    Seen::when(holds(&now, &apps), (now, apps.clone()))
                 },
             )
             .await;
@@ -146,22 +152,39 @@ fn all_nodes_die_at_once_and_come_back_with_everything() {
             }
         };
         assert_eq!(revisions("page").await.len(), 2);
+        assert_eq!(revisions("last").await.len(), 1);
+        cluster.answers(&all, "/last", Duration::from_secs(20)).await;
         cluster.formed().await;
         cluster.deploy(4, &App::new("third", component("hello"))).await;
         cluster.end().await;
     });
 }
 
-/// Apps with their revisions and where they are ready.
 async fn apps_of(cluster: &Cluster, node: usize) -> Value {
-    let mut apps = cluster.nigh(node, &["-o", "json", "apps"]).await.json();
-    for app in apps.as_array_mut().unwrap() {
-        for function in app["functions"].as_array_mut().unwrap() {
-            // What is warm depends on calls.
-            function.as_object_mut().unwrap().remove("warm_nodes");
-        }
-    }
-    apps
+    cluster.nigh(node, &["-o", "json", "apps"]).await.json()
+}
+
+/// Whether all apps of `before` are there, with the same revision of the same components, and
+/// ready on the same nodes at least: calls may have brought them to more.
+fn holds(now: &Value, before: &Value) -> bool {
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let names = |value: &Value| -> Vec<String> {
+        list(value).iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    list(before).iter().all(|app| {
+        let same = list(now).into_iter().find(|other| other["name"] == app["name"]);
+        same.is_some_and(|same| {
+            let functions = list(&app["functions"]);
+            same["revision"] == app["revision"]
+                && functions.len() == list(&same["functions"]).len()
+                && functions.iter().zip(list(&same["functions"])).all(|(before, now)| {
+                    let ready = names(&now["ready_nodes"]);
+                    now["name"] == before["name"]
+                        && now["component"] == before["component"]
+                        && names(&before["ready_nodes"]).iter().all(|node| ready.contains(node))
+                })
+        })
+    })
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -238,4 +261,70 @@ async fn lose_the_majority(cluster: &mut Cluster, loss: Loss) {
     assert_eq!(now, before, "what was refused did not happen");
     let name = format!("after-{loss:?}").to_lowercase();
     cluster.deploy(left[0], &App::new(&name, component("hello"))).await;
+}
+
+#[test]
+fn nodes_restart_one_after_the_other_under_load_without_a_failed_call() {
+    run(Needs::Quiet, Duration::from_secs(120), async {
+        let mut cluster =
+            Cluster::start(Layout::of(&["eu-west-1", "us-east-1", "us-east-1"])).await;
+        expect_a_death(&mut cluster);
+        let all: Vec<usize> = (0..cluster.len()).collect();
+        cluster.deploy(0, &App::example("hello")).await;
+        cluster.answers(&all, HTTP_PATH, Duration::from_secs(5)).await;
+        for node in all.clone() {
+            let others: Vec<usize> = all.iter().copied().filter(|other| *other != node).collect();
+            let load = Load::start(ports(&cluster, &others), HTTP_PATH, 60);
+            load.until(Duration::from_secs(1)).await;
+            cluster.stop(node).await;
+            cluster.restart(node);
+            cluster.answers(&[node], HTTP_PATH, Duration::from_secs(5)).await;
+            cluster.formed().await;
+            let calls = load.end().await;
+            report(&calls, Duration::ZERO);
+            let bad: Vec<&Call> = calls.iter().filter(|call| !call.is_good()).collect();
+            assert!(bad.is_empty(), "{} calls failed: {:#?}", bad.len(), &bad[..bad.len().min(5)]);
+        }
+        cluster.agree(&all, Duration::from_secs(10)).await;
+        cluster.end().await;
+    });
+}
+
+#[test]
+fn a_rollout_that_lags_names_the_node_and_goes_on() {
+    run(Needs::Quiet, Duration::from_secs(90), async {
+        let mut cluster =
+            Cluster::start(Layout::of(&["eu-west-1", "us-east-1", "us-east-1"])).await;
+        expect_a_death(&mut cluster);
+        let leader = cluster.leader().await;
+        let slow = (leader + 1) % cluster.len();
+        let revision = |n: u32| {
+            let app = App::example("echo").with("placement = { replicas = 3 }");
+            app.with(format!("env = {{ REVISION = \"{n}\" }}"))
+        };
+        cluster.deploy(leader, &revision(1)).await;
+        cluster.pause(slow);
+        let ran = cluster.try_deploy(leader, &revision(2), &["--timeout", "1s"]).await;
+        eprintln!("{}", ran.stderr);
+        ran.refused(6, &[cluster.node(slow).name()]);
+        // Once it is seen to be dead it is not waited for any more.
+        wait_until("the rollout has gone on", Duration::from_secs(15), || async {
+            let app = cluster.api(leader).app("echo").await.unwrap();
+            Seen::when(app.rollout.is_empty(), app)
+        })
+        .await;
+        cluster.unpause(slow);
+        cluster.formed().await;
+        let all: Vec<usize> = (0..cluster.len()).collect();
+        cluster.agree(&all, Duration::from_secs(15)).await;
+        for node in all {
+            let caller = cluster.http(node);
+            wait_until("the new revision answers everywhere", Duration::from_secs(15), || async {
+                let answer = caller.get("/echo/env").await;
+                Seen::when(answer.text().contains("\"REVISION\":\"2\""), answer)
+            })
+            .await;
+        }
+        cluster.end().await;
+    });
 }

@@ -106,3 +106,43 @@ async fn nothing_is_left_running(cluster: &Cluster) {
     })
     .await;
 }
+
+#[test]
+fn garbage_on_every_port_harms_nothing() {
+    use tokio::io::AsyncWriteExt as _;
+    run(Needs::Room, Duration::from_secs(60), async {
+        let cluster = Cluster::start(Layout::of(&["eu-west-1", "us-east-1"])).await;
+        cluster.deploy(0, &App::example("hello")).await;
+        let node = cluster.node(0);
+        let noise: Vec<u8> =
+            (0..4_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let sent: [&[u8]; 6] = [
+            &noise,
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET /\0 HTTP/9.9\r\n",
+            &[&preface[..], &noise[..]].concat(),
+            &[&preface[..], &[0; 4_000][..]].concat(),
+            b"",
+        ];
+        for bytes in sent {
+            for port in [node.http(), node.api(), node.peer()] {
+                let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                // It may hang up at any byte.
+                let _ = stream.write_all(bytes).await;
+                let _ = stream.shutdown().await;
+            }
+            let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            for length in [0, 1, 100, 1_400] {
+                let part = &bytes[..bytes.len().min(length)];
+                socket.send_to(part, ("127.0.0.1", node.gossip())).await.unwrap();
+            }
+        }
+        for entry in [0, 1] {
+            cluster.http(entry).get("/hello").await.ok();
+        }
+        cluster.formed().await;
+        cluster.deploy(1, &App::new("after", crate::harness::component("hello"))).await;
+        cluster.end().await;
+    });
+}

@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
 const WATCH: &str = r#"
@@ -24,20 +24,21 @@ for each in $held; do kill -9 "$each" 2>/dev/null; done
 "#;
 
 fn tell(verb: &str, pid: u32) {
-    static SHELL: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    static SHELL: OnceLock<Mutex<Child>> = OnceLock::new();
     let shell = SHELL.get_or_init(|| {
-        let child = Command::new("sh")
+        let started = Command::new("sh")
             .args(["-c", WATCH])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             // Ctrl-C in a terminal must not end it before its work is done.
             .process_group(0)
-            .spawn()
-            .expect("there is a shell");
-        Mutex::new(child.stdin.expect("it was piped"))
+            .spawn();
+        // It ends after this process, so nobody waits for it.
+        Mutex::new(started.expect("there is a shell"))
     });
-    let mut pipe = shell.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut shell = shell.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let pipe = shell.stdin.as_mut().expect("it was piped");
     writeln!(pipe, "{verb} {pid}").expect("the shell reads on");
 }
 
