@@ -25,3 +25,4 @@ mod telemetry;
 pub use config::{Config, Start};
 pub use daemon::Node;
 pub use error::Error;
+pub use nigh_storage::identity::NODE_NAME as IDENTITY_FILE;

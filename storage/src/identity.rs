@@ -17,7 +17,8 @@ pub const FORMAT: u64 = 1;
 
 const LOCK_NAME: &str = "lock";
 const FORMAT_NAME: &str = "format";
-const NODE_NAME: &str = "node.json";
+/// The file of a data folder that says which node it belongs to.
+pub const NODE_NAME: &str = "node.json";
 /// At the root of a file system of its own.
 const LOST_AND_FOUND: &str = "lost+found";
 

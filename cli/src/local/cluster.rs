@@ -114,14 +114,25 @@ fn config(index: usize, places: &[Place], folder: &Folder, rtt: Option<Arc<RttMa
         peer: Ports::address(ports.peer),
         gossip: Ports::address(ports.gossip),
         advertise: None,
-        start: match index {
-            0 => Start::Bootstrap,
-            _ => Start::Join(vec![Ports::address(places[0].ports.peer).to_string()]),
-        },
+        start: start(index, places, folder),
         rtt,
         slots: (SLOTS / nodes).max(1),
         guest_threads: GUEST_THREADS,
         compile_threads: 1,
+    }
+}
+
+/// The first node begins the cluster and the others join it; those that come back, perhaps on
+/// other ports, are told where all others are.
+fn start(index: usize, places: &[Place], folder: &Folder) -> Start {
+    let address = |place: &Place| Ports::address(place.ports.peer).to_string();
+    if folder.holds_node(&places[index].name) {
+        let others = places.iter().enumerate().filter(|(at, _)| *at != index);
+        return Start::Join(others.map(|(_, place)| address(place)).collect());
+    }
+    match index {
+        0 => Start::Bootstrap,
+        _ => Start::Join(vec![address(&places[0])]),
     }
 }
 

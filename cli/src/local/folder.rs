@@ -64,6 +64,11 @@ impl Folder {
         self.path.join(name.as_str())
     }
 
+    /// Whether the node's folder belongs to a cluster already.
+    pub(crate) fn holds_node(&self, name: &NodeName) -> bool {
+        self.of_node(name).join(nigh_node::IDENTITY_FILE).exists()
+    }
+
     /// The log of all nodes.
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join("nigh.log")

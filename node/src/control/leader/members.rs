@@ -22,7 +22,8 @@ pub(super) async fn step(control: &Control, grace: &Grace) {
     let state = control.decided.state();
     let metrics = control.raft.metrics().borrow_watched().clone();
     let membership = metrics.membership_config.membership();
-    if membership.get_joint_config().len() > 1 {
+    let committed = metrics.committed_membership_config.log_id();
+    if membership.get_joint_config().len() > 1 || metrics.membership_config.log_id() != committed {
         return;
     }
     let voters: BTreeSet<NodeId> = membership.voter_ids().map(NodeId).collect();
