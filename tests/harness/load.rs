@@ -24,6 +24,8 @@ pub(crate) struct Call {
     pub(crate) at: Duration,
     /// Where it entered, by index into the ports.
     pub(crate) entry: usize,
+    /// How it asked.
+    pub(crate) method: Method,
     /// Its status, or how far it came.
     pub(crate) result: Result<u16, String>,
     /// The node that ran it, where the answer says so.
@@ -51,11 +53,17 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Begins to call a path, `rate` times a second, entering at these ports in turn.
+    /// Begins to GET a path, `rate` times a second, entering at these ports in turn.
     pub(crate) fn start(ports: Vec<u16>, path: &str, rate: u32) -> Self {
+        Self::of(ports, &[(Method::GET, path)], rate)
+    }
+
+    /// The same with several requests in turn, each at every port.
+    pub(crate) fn of(ports: Vec<u16>, requests: &[(Method, &str)], rate: u32) -> Self {
         let stop = CancellationToken::new();
         let began = Instant::now();
-        let sending = send(ports, path.to_owned(), rate, stop.clone(), began);
+        let requests = requests.iter().map(|(method, path)| (method.clone(), (*path).to_owned()));
+        let sending = send(ports, requests.collect(), rate, stop.clone(), began);
         Self { stop, task: tokio::spawn(sending), began }
     }
 
@@ -80,7 +88,7 @@ impl Load {
 
 async fn send(
     ports: Vec<u16>,
-    path: String,
+    requests: Vec<(Method, String)>,
     rate: u32,
     stop: CancellationToken,
     began: Instant,
@@ -99,9 +107,11 @@ async fn send(
             () = sleep_until(began + at) => {}
         }
         let entry = n as usize % callers.len();
+        let (method, path) = &requests[n as usize / callers.len() % requests.len()];
         let mut call = Call {
             at,
             entry,
+            method: method.clone(),
             result: Err("not sent: too many are under way".to_owned()),
             node: None,
             revision: None,
@@ -113,7 +123,7 @@ async fn send(
             continue;
         };
         let caller = callers[entry].clone();
-        let request = caller.request(Method::GET, &path).body(Bytes::new()).expect("a good path");
+        let request = caller.request(method.clone(), path).body(Bytes::new()).expect("a good path");
         pending.spawn(async move {
             let answer = caller.send(request).await;
             call.took = began.elapsed().saturating_sub(at);

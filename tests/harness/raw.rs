@@ -30,6 +30,12 @@ impl Raw {
         self.stream.write_all(bytes.as_bytes()).await.expect("the node reads");
     }
 
+    /// Sends bytes to a node that may have hung up.
+    pub(crate) async fn try_send(&mut self, bytes: &str) {
+        // What it said before is still to be read.
+        let _ = self.stream.write_all(bytes.as_bytes()).await;
+    }
+
     /// Reads until `end` came; gives what came up to its end and keeps the rest.
     pub(crate) async fn until(&mut self, end: &str) -> String {
         let read = timeout(LIMIT, async {
