@@ -7,6 +7,7 @@ use nigh_model::{ClusterId, Kind, NodeId, Region, RequestId};
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::{IdentifyRequest, IdentifyResponse, JoinRequest, JoinResponse};
 use nigh_proto::status;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Code, Status};
 
 use super::propose::{Control, Unavailable};
@@ -20,6 +21,8 @@ use crate::seen::Liveness;
 const ASK_TIMEOUT: Duration = Duration::from_secs(8);
 /// A holder of a name is asked for a sign of life for this long before it is replaced.
 const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What may be a web server is given this long to say so.
+const PLAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// First and longest pause between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -119,12 +122,28 @@ pub(crate) async fn identify(
                 Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled
                     if !why.contains("http2") && !why.contains("frame") =>
                 {
-                    Err(NotIdentified::Silent(why))
+                    // A web server that hangs up at once looks like a node that is going down.
+                    match speaks_http1(address).await {
+                        true => Err(NotIdentified::Foreign("it answers as a web server".into())),
+                        false => Err(NotIdentified::Silent(why)),
+                    }
                 }
                 _ => Err(NotIdentified::Foreign(why)),
             }
         }
     }
+}
+
+/// Whether what listens there answers a plain request, which a node's peer port does not.
+async fn speaks_http1(address: &str) -> bool {
+    let asked = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+        let mut start = [0; 5];
+        stream.read_exact(&mut start).await?;
+        Ok::<_, std::io::Error>(start == *b"HTTP/")
+    };
+    matches!(tokio::time::timeout(PLAIN_TIMEOUT, asked).await, Ok(Ok(true)))
 }
 
 /// What lies under a status that only says "transport error".
