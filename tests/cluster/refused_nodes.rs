@@ -56,15 +56,13 @@ fn a_node_that_may_not_come_up_says_why_and_changes_nothing() {
             ("--gossip", cluster.node(0).gossip()),
         ] {
             let address = format!("127.0.0.1:{taken}");
-            let node = new("late").with(&[]);
-            let mut command = node.command(&Start::Join(peer));
-            // The flag's first value is replaced: one may be given once.
-            let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-            let at = args.iter().position(|arg| arg == flag).unwrap();
-            let mut with_taken = std::process::Command::new(command.get_program());
-            with_taken.args(&args[..=at]).arg(&address).args(&args[at + 2..]);
-            std::mem::swap(&mut command, &mut with_taken);
-            let ran = output(command).await;
+            // The flag's value is replaced: it may be given once.
+            let command = new("late").command(&Start::Join(peer));
+            let args: Vec<_> = command.get_args().collect();
+            let at = args.iter().position(|arg| *arg == flag).unwrap();
+            let mut taken = std::process::Command::new(command.get_program());
+            taken.args(&args[..=at]).arg(&address).args(&args[at + 2..]);
+            let ran = output(taken).await;
             eprintln!("{}", ran.stderr);
             ran.refused(4, &[&address, flag]);
         }

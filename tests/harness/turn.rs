@@ -70,23 +70,20 @@ struct Turn(#[allow(dead_code, reason = "held, not read")] Vec<File>);
 fn take(needs: Needs) -> Turn {
     let door = lock_file("door");
     door.lock().expect("locks work in the folder of temporary files");
-    let places: Vec<File> = (0..TURNS).map(|n| lock_file(&format!("turn-{n}"))).collect();
     if needs == Needs::Quiet {
+        let places: Vec<File> = (0..TURNS).map(|n| lock_file(&format!("turn-{n}"))).collect();
         for place in &places {
             place.lock().expect("locks work in the folder of temporary files");
         }
         return Turn(places);
     }
     loop {
-        for place in lock_candidates(&places) {
+        for n in 0..TURNS {
+            let place = lock_file(&format!("turn-{n}"));
             if place.try_lock().is_ok() {
-                return Turn(vec![place.try_clone().expect("a file can be cloned")]);
+                return Turn(vec![place]);
             }
         }
         std::thread::sleep(LOOK_INTERVAL);
     }
-}
-
-fn lock_candidates(places: &[File]) -> impl Iterator<Item = &File> {
-    places.iter()
 }
