@@ -139,6 +139,10 @@ fn register(
     if state.nodes.get(&id).is_some_and(|known| **known == node) {
         return Ok(Reply::Node(id));
     }
+    // A node that has moved to another region may no longer hold what is assigned to it.
+    if state.nodes.get(&id).is_some_and(|known| known.region != node.region) {
+        unassign_node(state, id);
+    }
     state.nodes.insert(id, Arc::new(node));
     state.plan_basis = index;
     events.push(Event::Nodes);
@@ -147,6 +151,10 @@ fn register(
 
 fn forget(state: &mut State, id: NodeId) {
     state.nodes.remove(&id);
+    unassign_node(state, id);
+}
+
+fn unassign_node(state: &mut State, id: NodeId) {
     let held: Vec<FunctionRef> = state
         .assignments
         .iter()
@@ -205,12 +213,14 @@ fn activate(
     events: &mut Vec<Event>,
 ) -> Outcome {
     let known = state.apps.get(name).ok_or_else(|| Refusal::NoSuchApp { app: name.clone() })?;
-    if !known.revisions.contains_key(&revision) {
+    let Some(coming) = known.revisions.get(&revision) else {
         return Err(Refusal::NoSuchRevision { app: name.clone(), revision });
-    }
+    };
     if known.active == Some(revision) {
         return Ok(Reply::Revision { id: revision, changed: false });
     }
+    // Another app may have got its routes since the revision was put.
+    check_routes(state, name, &coming.spec)?;
     let mut app = known.as_ref().clone();
     app.active = Some(revision);
     if app.rollout == Some(revision) {

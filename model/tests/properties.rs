@@ -410,7 +410,6 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "known defect: a node that moves to another region keeps what is assigned to it"]
     fn nothing_is_assigned_that_does_not_exist_or_where_it_may_not_be(steps in some_steps()) {
         play(&steps, |seen| {
             for (function, assignment) in seen.after.assignments.iter() {
@@ -467,7 +466,6 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "known defect: activating an older revision takes routes that another app has got since"]
     fn no_route_ever_leads_to_two_apps(steps in some_steps()) {
         play(&steps, |seen| {
             let wanted: Vec<_> = seen.after.wanted_revisions().collect();
