@@ -111,6 +111,14 @@ async fn commit(api: &Api, package: &Package, deadline: Instant) -> Result<Deplo
             Ok(answer) => return Ok(answer.into_inner()),
             Err(status) => status,
         };
+        if status::reason(&refused).is_none() && Instant::now() >= deadline {
+            return Err(Failure::new(
+                Kind::Timeout,
+                format!("{} was not committed in the time given", package.app),
+            )
+            .why("the cluster did not answer; it may still commit the revision")
+            .hint("the same command again changes nothing if it did; --timeout gives more time"));
+        }
         if !is_passing(&refused) || Instant::now() + pause >= deadline {
             return Err(api.failure(&refused));
         }
