@@ -33,6 +33,7 @@ use crate::gossip::{Gossip, GossipConfig, GossipTiming};
 use crate::listeners::Listeners;
 use crate::membership::{self, Membership};
 use crate::peer::{Link, PeerServer, Peers, keep_measuring};
+use crate::process::raise_file_limit;
 use crate::report::keep_reporting;
 use crate::seen::Seen;
 use crate::telemetry::{LogBook, Metrics, peer_logs_service, public_logs_service};
@@ -118,6 +119,7 @@ impl Node {
 }
 
 async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> {
+    raise_file_limit();
     let listeners = Listeners::bind(&config).await?;
     let (stores, published) = open_stores(&config).await?;
     let decided = Decided::new(stores.state.clone());

@@ -7,6 +7,15 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Bytes per page in `/proc/self/statm` on the machines that this is built for.
 const PAGE_BYTES: u64 = 4_096;
 
+/// Raises the number of files and sockets that this process may hold to the most it is allowed:
+/// shells give 1,024, which a burst of calls uses up, and then the log cannot be written.
+pub(crate) fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) => tracing::debug!(files, "files and sockets at once"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it was"),
+    }
+}
+
 /// Samples the CPU and memory of this process.
 pub(crate) struct Process {
     cores: f64,
