@@ -24,6 +24,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Longest wait for the answer to a question that a node answers from memory.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What tonic says when a call's own time limit has run out, under the code for cancelled.
+const TONIC_TIMEOUT: &str = "Timeout expired";
+
 /// How nodes word a suggestion.
 const SUGGESTED: &str = "did you mean";
 
@@ -110,7 +113,11 @@ impl Api {
             ))
             .why(message(status))
             .hint("--api takes the API address of a node, port 7400 unless it was moved"),
-            (None, Code::Unavailable | Code::Unknown | Code::Cancelled) => {
+            (None, _) if is_timeout(status) => {
+                Failure::new(Kind::Timeout, format!("{} did not answer in time", self.address))
+                    .why(message(status))
+            }
+            (None, _) if is_lost(status) => {
                 Failure::new(Kind::Unavailable, format!("lost the connection to {}", self.address))
                     .why(message(status))
                     .hint("ask another node with --api")
@@ -133,6 +140,23 @@ impl Api {
         let known = callable_names(&apps, named.contains('/'));
         failure.nearest(named, known.iter().map(String::as_str))
     }
+}
+
+/// Whether the time given to the call ran out, and no node says more about it.
+pub(crate) fn is_timeout(status: &Status) -> bool {
+    let expired = match status.code() {
+        Code::DeadlineExceeded => true,
+        Code::Cancelled => status.message() == TONIC_TIMEOUT,
+        _ => false,
+    };
+    expired && status::reason(status).is_none()
+}
+
+/// Whether asking again may help: the connection broke, or the node is going away. A refusal
+/// that names its reason is final: the node has itself tried as long as that made sense.
+pub(crate) fn is_lost(status: &Status) -> bool {
+    let lost = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+    lost && !is_timeout(status) && status::reason(status).is_none()
 }
 
 /// A request that does not wait for ever.
@@ -212,6 +236,29 @@ mod tests {
             let failure = endpoint(bad).map(|_| ()).unwrap_err();
             assert_eq!(failure.exit(), 2, "{bad}");
         }
+    }
+
+    #[test]
+    fn only_what_passes_is_tried_again() {
+        let of = |code, reason| status::of(code, reason, "x");
+        assert!(is_lost(&Status::unavailable("connection refused")));
+        assert!(!is_lost(&of(Code::Unavailable, "CONTROL_UNAVAILABLE")));
+        assert!(!is_lost(&of(Code::InvalidArgument, "BAD_SPEC")));
+        assert!(!is_lost(&of(Code::FailedPrecondition, "ROUTE_TAKEN")));
+    }
+
+    #[tokio::test]
+    async fn time_that_has_run_out_is_no_lost_connection() {
+        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let api = Api { channel, address: "a:1".to_owned() };
+        for late in [Status::cancelled(TONIC_TIMEOUT), Status::deadline_exceeded("too late")] {
+            assert!(is_timeout(&late) && !is_lost(&late), "{late}");
+            let failure = api.failure(&late);
+            assert_eq!(failure.exit(), 6, "{failure}");
+        }
+        let lost = Status::cancelled("operation was canceled");
+        assert!(is_lost(&lost) && !is_timeout(&lost));
+        assert_eq!(api.failure(&lost).exit(), 5);
     }
 
     #[test]

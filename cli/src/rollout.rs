@@ -11,9 +11,8 @@ use nigh_proto::status;
 use nigh_proto::v1::{AppSpec, DeployRequest, DeployResponse};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
-use tonic::{Code, Status};
 
-use crate::api::Api;
+use crate::api::{self, Api};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::package::Package;
@@ -111,7 +110,8 @@ async fn commit(api: &Api, package: &Package, deadline: Instant) -> Result<Deplo
             Ok(answer) => return Ok(answer.into_inner()),
             Err(status) => status,
         };
-        if status::reason(&refused).is_none() && Instant::now() >= deadline {
+        let late = status::reason(&refused).is_none() && Instant::now() >= deadline;
+        if late || api::is_timeout(&refused) {
             return Err(Failure::new(
                 Kind::Timeout,
                 format!("{} was not committed in the time given", package.app),
@@ -119,7 +119,7 @@ async fn commit(api: &Api, package: &Package, deadline: Instant) -> Result<Deplo
             .why("the cluster did not answer; it may still commit the revision")
             .hint("the same command again changes nothing if it did; --timeout gives more time"));
         }
-        if !is_passing(&refused) || Instant::now() + pause >= deadline {
+        if !api::is_lost(&refused) || Instant::now() + pause >= deadline {
             return Err(api.failure(&refused));
         }
         if pause == RETRY_FIRST {
@@ -130,13 +130,6 @@ async fn commit(api: &Api, package: &Package, deadline: Instant) -> Result<Deplo
         sleep(pause).await;
         pause = (pause * 2).min(RETRY_LONGEST);
     }
-}
-
-/// Whether asking again may help: the connection broke, or the node is going away. A refusal
-/// that names its reason is final: the node has itself tried as long as that made sense.
-fn is_passing(refused: &Status) -> bool {
-    let lost = matches!(refused.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
-    lost && status::reason(refused).is_none()
 }
 
 /// An id that no other request has.
@@ -152,15 +145,6 @@ fn rounded(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_passes_is_tried_again() {
-        let of = |code, reason| status::of(code, reason, "x");
-        assert!(is_passing(&Status::unavailable("connection refused")));
-        assert!(!is_passing(&of(Code::Unavailable, "CONTROL_UNAVAILABLE")));
-        assert!(!is_passing(&of(Code::InvalidArgument, "BAD_SPEC")));
-        assert!(!is_passing(&of(Code::FailedPrecondition, "ROUTE_TAKEN")));
-    }
 
     #[test]
     fn json_has_the_documented_fields() {
