@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::harness::{App, Caller, Cluster, Layout, Load, Needs, Seen, guest, run, wait_until};
 
 const LIMITS: &str = "limits = { timeout = \"1s\", memory = \"32MiB\" }";
-/// Of a hostile call with a limit of 1 s: the design allows 250 ms more, a busy machine needs some.
+/// Of a hostile call with a limit of 1 s: docs/protocol.md allows 250 ms more, a busy machine
+/// needs some.
 const ANSWER_LIMIT: Duration = Duration::from_millis(2_500);
 
 /// Guest, path, status and reason.

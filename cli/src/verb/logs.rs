@@ -9,7 +9,7 @@ use crate::failure::Result;
 use crate::output::{self, Format};
 use crate::time::rfc3339;
 
-/// Lines that are kept of each function anyway; asking for more brings no more.
+/// Lines that each node keeps, of all its functions together; asking for more brings no more.
 const LINES_MAX: u32 = nigh_model::limits::LOG_LINES_KEPT as u32;
 
 #[derive(Debug, clap::Args)]
