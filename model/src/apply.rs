@@ -102,6 +102,7 @@ fn carry_out(
         Command::PutRevision { app, spec } => {
             put_revision(state, index, envelope.at_ms, app, spec, events)
         }
+        Command::RollOut { app, revision } => roll_out(state, index, app, *revision, events),
         Command::Activate { app, revision } => activate(state, index, app, *revision, events),
         Command::DeleteApp { app } => {
             let gone =
@@ -205,33 +206,64 @@ fn put_revision(
     Ok(Reply::Revision { id, changed: true })
 }
 
-fn activate(
+fn known_revision<'s>(
+    state: &'s State,
+    name: &AppName,
+    id: RevisionId,
+) -> Result<(&'s Arc<App>, &'s Arc<Revision>), Refusal> {
+    let app = state.apps.get(name).ok_or_else(|| Refusal::NoSuchApp { app: name.clone() })?;
+    let revision = app.revisions.get(&id);
+    let missing = || Refusal::NoSuchRevision { app: name.clone(), revision: id };
+    Ok((app, revision.ok_or_else(missing)?))
+}
+
+fn roll_out(
     state: &mut State,
     index: u64,
     name: &AppName,
-    revision: RevisionId,
+    id: RevisionId,
     events: &mut Vec<Event>,
 ) -> Outcome {
-    let known = state.apps.get(name).ok_or_else(|| Refusal::NoSuchApp { app: name.clone() })?;
-    let Some(coming) = known.revisions.get(&revision) else {
-        return Err(Refusal::NoSuchRevision { app: name.clone(), revision });
-    };
-    if known.active == Some(revision) {
-        return Ok(Reply::Revision { id: revision, changed: false });
+    let (known, revision) = known_revision(state, name, id)?;
+    let coming = (known.active != Some(id)).then_some(id);
+    if known.rollout == coming {
+        return Ok(Reply::Revision { id, changed: false });
     }
     // Another app may have got its routes since the revision was put.
-    check_routes(state, name, &coming.spec)?;
+    check_routes(state, name, &revision.spec)?;
     let mut app = known.as_ref().clone();
-    app.active = Some(revision);
-    if app.rollout == Some(revision) {
-        app.rollout = None;
-    }
+    app.rollout = coming;
     app.changed = index;
     retire(state, &mut app);
     state.apps.insert(name.clone(), Arc::new(app));
     state.plan_basis = index;
-    events.push(Event::Activated(name.clone(), revision));
-    Ok(Reply::Revision { id: revision, changed: true })
+    events.push(Event::RolledOut(name.clone(), id));
+    Ok(Reply::Revision { id, changed: true })
+}
+
+fn activate(
+    state: &mut State,
+    index: u64,
+    name: &AppName,
+    id: RevisionId,
+    events: &mut Vec<Event>,
+) -> Outcome {
+    let (known, _) = known_revision(state, name, id)?;
+    if known.active == Some(id) {
+        return Ok(Reply::Revision { id, changed: false });
+    }
+    if known.rollout != Some(id) {
+        return Err(Refusal::NotRollingOut { app: name.clone(), revision: id });
+    }
+    let mut app = known.as_ref().clone();
+    app.active = Some(id);
+    app.rollout = None;
+    app.changed = index;
+    retire(state, &mut app);
+    state.apps.insert(name.clone(), Arc::new(app));
+    state.plan_basis = index;
+    events.push(Event::Activated(name.clone(), id));
+    Ok(Reply::Revision { id, changed: true })
 }
 
 /// Drops the oldest revisions beyond those kept, never the active one or the one coming, and

@@ -56,7 +56,15 @@ pub enum Command {
         /// What the revision is made of.
         spec: AppSpec,
     },
-    /// Let a revision answer the calls of its app, in all regions at once.
+    /// Begin to roll out a revision that is kept: the way back to an older one.
+    RollOut {
+        /// The app.
+        app: AppName,
+        /// The revision.
+        revision: RevisionId,
+    },
+    /// Let the revision that is being rolled out answer the calls of its app, in all regions at
+    /// once. The leader proposes this when it is ready everywhere it should be.
     Activate {
         /// The app.
         app: AppName,
@@ -160,6 +168,14 @@ pub enum Refusal {
         /// The revision.
         revision: RevisionId,
     },
+    /// Another revision has been rolled out since.
+    #[error("revision {revision} of app `{app}` is not being rolled out")]
+    NotRollingOut {
+        /// The app.
+        app: AppName,
+        /// The revision.
+        revision: RevisionId,
+    },
     /// The spec breaks a rule.
     #[error("{0}")]
     BadSpec(#[from] crate::spec::BadSpec),
@@ -200,6 +216,7 @@ impl Refusal {
             Self::AlreadyBootstrapped
             | Self::NodeNameTaken { .. }
             | Self::NodeNameChanged { .. }
+            | Self::NotRollingOut { .. }
             | Self::RouteTaken { .. }
             | Self::StalePlan { .. } => Kind::Conflict,
             Self::NotBootstrapped => Kind::Unavailable,
@@ -220,6 +237,7 @@ impl Refusal {
             Self::NoSuchNode { .. } => "NO_SUCH_NODE",
             Self::NoSuchApp { .. } => "NO_SUCH_APP",
             Self::NoSuchRevision { .. } => "NO_SUCH_REVISION",
+            Self::NotRollingOut { .. } => "NOT_ROLLING_OUT",
             Self::BadSpec(_) => "BAD_SPEC",
             Self::RouteTaken { .. } => "ROUTE_TAKEN",
             Self::StalePlan { .. } => "STALE_PLAN",

@@ -209,7 +209,12 @@ fn command_of(act: &Act, state: &State) -> Option<Command> {
                 .map(|app| app.revisions.keys().copied().collect())
                 .filter(|revisions: &Vec<_>| !revisions.is_empty())
                 .unwrap_or_else(|| vec![RevisionId(1)]);
-            Command::Activate { app: app_of(app), revision: *which.get(&revisions) }
+            let (app, revision) = (app_of(app), *which.get(&revisions));
+            if known.is_some_and(|app| app.rollout == Some(revision)) {
+                Command::Activate { app, revision }
+            } else {
+                Command::RollOut { app, revision }
+            }
         }
         Act::Delete { app } => Command::DeleteApp { app: app_of(app) },
         Act::Place { fresh, puts, remove } => {
@@ -521,8 +526,8 @@ proptest! {
         request in proptest::option::of("[a-z]{1,8}"),
         at_ms: u64,
     ) {
-        const KNOWN: [&str; 8] = [
-            "Bootstrap", "RegisterNode", "UpdateNode", "RemoveNode", "PutRevision", "Activate",
+        const KNOWN: [&str; 9] = [
+            "Bootstrap", "RegisterNode", "UpdateNode", "RemoveNode", "PutRevision", "RollOut", "Activate",
             "DeleteApp", "Place",
         ];
         #[derive(Serialize)]

@@ -173,7 +173,7 @@ impl apps_server::Apps for AppsService {
         let request = request.into_inner();
         let app = app_name(&request.app)?;
         let revision = revision_id(&request.revision)?;
-        let command = Command::Activate { app, revision };
+        let command = Command::RollOut { app, revision };
         match self.propose(&request.request_id, command).await? {
             Reply::Revision { changed, .. } => Ok(Response::new(v1::ActivateResponse { changed })),
             other => Err(Status::internal(format!("an activation answered {other:?}"))),
