@@ -9,7 +9,6 @@ use nigh_runtime::{Engine, EngineConfig};
 use nigh_storage::raft::Published;
 use nigh_storage::stores::Options;
 use nigh_storage::{StateSaver, Stores};
-use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -299,11 +298,7 @@ async fn keep_saving(
     let mut changes = control.decided.changes();
     loop {
         let applied = *changes.borrow_and_update();
-        let member = {
-            let metrics = control.raft.metrics().borrow_watched().clone();
-            metrics.membership_config.membership().get_node(&control.own.0).is_some()
-        };
-        if !member && applied > 0 {
+        if applied > 0 && !control.is_fed() {
             saver.save((*control.decided.state()).clone(), None);
         }
         tokio::select! {

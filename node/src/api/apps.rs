@@ -21,6 +21,8 @@ use crate::seen::{Liveness, View};
 
 /// Apps on a page unless asked otherwise, and at most.
 const PAGE_SIZE: usize = 1_000;
+/// A revision that was committed is known here by then, or this node lags.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A rollout without news is told again this often, so that a watcher knows it is watched.
 const ROLLOUT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -243,6 +245,9 @@ impl apps_server::Apps for AppsService {
         let request = request.into_inner();
         let app = app_name(&request.app)?;
         let revision = revision_id(&request.revision)?;
+        // A revision's id is a log index: a node that lags gets a moment to know it.
+        let known_here = self.control.decided.reached(revision.0);
+        let _ = tokio::time::timeout(KNOWN_TIMEOUT, known_here).await;
         let state = self.control.decided.state();
         let known = find(&state, app.as_str())?;
         if !known.revisions.contains_key(&revision) {

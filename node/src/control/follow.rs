@@ -1,4 +1,4 @@
-//! Following the state on nodes that hold no Raft log: a snapshot, then every entry, from the
+//! Following the state on nodes that are sent no Raft log: a snapshot, then every entry, from the
 //! nearest replica that answers; another one when it falls silent.
 
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use nigh_model::{NodeId, State, apply, command};
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::watch_event::Event;
 use nigh_proto::peer::v1::{Entries, SnapshotPiece, WatchRequest};
-use openraft::async_runtime::WatchReceiver as _;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
@@ -34,7 +33,7 @@ pub(crate) async fn keep_following(
     stop: CancellationToken,
 ) -> Result<(), String> {
     loop {
-        if !is_member(&control) {
+        if !control.is_fed() {
             for source in sources(&control, &hints) {
                 let followed = tokio::select! {
                     () = stop.cancelled() => return Ok(()),
@@ -48,7 +47,7 @@ pub(crate) async fn keep_following(
                     Ok(()) => break,
                 }
             }
-            if !is_member(&control) {
+            if !control.is_fed() {
                 control.health.note_silence();
             }
         }
@@ -57,11 +56,6 @@ pub(crate) async fn keep_following(
             () = tokio::time::sleep(PAUSE) => {}
         }
     }
-}
-
-fn is_member(control: &Control) -> bool {
-    let metrics = control.raft.metrics().borrow_watched().clone();
-    metrics.membership_config.membership().get_node(&control.own.0).is_some()
 }
 
 /// Why a replica was left.
@@ -140,7 +134,7 @@ async fn follow(control: &Control, source: &Source) -> Result<(), Left> {
             Some(Event::Entries(entries)) => take_entries(control, entries)?,
             Some(Event::Health(message)) => {
                 let health = Health::of_message(&message);
-                if health.role_of(control.own) != "none" && is_member(control) {
+                if control.is_fed() {
                     return Ok(());
                 }
                 control.health.note(health);

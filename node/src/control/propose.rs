@@ -8,11 +8,13 @@ use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::{ProposeRequest, ReadIndexRequest};
 use nigh_storage::raft::Proposal;
 use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::raft_service::LastHeard;
 use super::{HealthBook, Raft};
 use crate::clock;
 use crate::decided::Decided;
@@ -25,6 +27,8 @@ const BUDGET: Duration = Duration::from_secs(5);
 const LOST_AFTER: Duration = Duration::from_secs(5);
 /// … a command is tried only this long.
 const BUDGET_WHEN_LOST: Duration = Duration::from_millis(700);
+/// What is committed is applied here by then, or this node lags.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// First and longest pause between two tries.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(300));
 
@@ -45,7 +49,12 @@ pub(crate) struct Control {
     pub(crate) seen: Seen,
     /// Whether the control plane takes writes.
     pub(crate) health: HealthBook,
+    /// When a leader last sent this node its log.
+    pub(crate) heard: LastHeard,
 }
+
+/// The reason that a leader without quorum gives.
+const QUORUM_LOST: &str = "QUORUM_LOST";
 
 /// What is asked of the leader.
 #[derive(Clone, Copy)]
@@ -61,21 +70,49 @@ enum Attempt<'b> {
 #[error("{message}")]
 pub(crate) struct Unavailable {
     message: String,
+    /// The leader itself says that it has had no quorum for long: asking again does not help.
+    quorum_lost: bool,
 }
 
 impl From<Unavailable> for Status {
     fn from(error: Unavailable) -> Self {
-        nigh_proto::status::of_kind(Kind::Unavailable, "CONTROL_UNAVAILABLE", error.message)
+        let reason = if error.quorum_lost { QUORUM_LOST } else { "CONTROL_UNAVAILABLE" };
+        nigh_proto::status::of_kind(Kind::Unavailable, reason, error.message)
     }
 }
 
 impl Unavailable {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self { message: message.into(), quorum_lost: false }
+    }
+
+    fn quorum_lost() -> Self {
+        let message = "the leader has lost its quorum".to_owned();
+        Self { message, quorum_lost: true }
+    }
+
+    /// What a leader answered.
+    fn of_leader(leader: NodeId, status: &Status) -> Self {
+        let message = format!("leader {leader}: {}", status.message());
+        let reason = nigh_proto::status::reason(status);
+        Self { message, quorum_lost: reason.as_deref() == Some(QUORUM_LOST) }
     }
 }
 
+/// A member of the Raft group that no leader has sent anything for this long may have been let
+/// go without hearing of it: its leader stops to talk to it when the change is proposed.
+const FED_MAX: Duration = Duration::from_secs(3);
+
 impl Control {
+    /// Whether this node gets the log itself, as a leader or from one. A node that does not
+    /// follows others, and is followed by nobody.
+    pub(crate) fn is_fed(&self) -> bool {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let member = metrics.membership_config.membership().get_node(&self.own.0).is_some();
+        let leads = metrics.current_leader == Some(self.own.0);
+        member && (leads || self.heard.ago() < FED_MAX)
+    }
+
     /// Proposes a command and waits until its outcome is applied here too, so that the caller
     /// reads what it wrote. Retries carry the same request id and are answered the same.
     ///
@@ -92,7 +129,9 @@ impl Control {
         let deadline = Instant::now() + self.budget();
         let (index, outcome) = self.try_until(deadline, Attempt::Write(&bytes)).await?;
         let outcome = outcome.ok_or_else(|| Unavailable::new("a command got no outcome"))?;
-        let _ = tokio::time::timeout_at(deadline, self.decided.reached(index)).await;
+        if tokio::time::timeout(APPLY_TIMEOUT, self.decided.reached(index)).await.is_err() {
+            tracing::info!(index, "committed, but not yet applied on this node");
+        }
         Ok((index, outcome))
     }
 
@@ -123,7 +162,12 @@ impl Control {
         loop {
             match tokio::time::timeout_at(deadline, self.try_once(attempt)).await {
                 Ok(Ok(done)) => return Ok(done),
-                Ok(Err(error)) => last = error,
+                Ok(Err(error)) => {
+                    last = error;
+                    if last.quorum_lost {
+                        break;
+                    }
+                }
                 Err(_) => break,
             }
             if Instant::now() + pause >= deadline {
@@ -137,7 +181,8 @@ impl Control {
             true => String::new(),
             false => format!(" (no quorum for {:.1} s)", lost.as_secs_f64()),
         };
-        Err(Unavailable::new(format!("the control plane takes no changes now{since}: {last}")))
+        let message = format!("the control plane takes no changes now{since}: {last}");
+        Err(Unavailable::new(message))
     }
 
     async fn try_once(&self, attempt: Attempt<'_>) -> Result<(u64, Option<Outcome>), Unavailable> {
@@ -152,8 +197,7 @@ impl Control {
                 Attempt::ReadIndex => Ok((self.read_index_here().await?, None)),
             };
         }
-        let said =
-            |status: Status| Unavailable::new(format!("leader {leader}: {}", status.message()));
+        let said = |status: Status| Unavailable::of_leader(leader, &status);
         let mut client = self.client(leader)?;
         let cluster_id = self.cluster.to_string();
         match attempt {
@@ -177,10 +221,7 @@ impl Control {
     /// # Errors
     /// This node does not lead or has lost its quorum.
     pub(crate) async fn write_here(&self, bytes: Vec<u8>) -> Result<(u64, Outcome), Unavailable> {
-        // A leader without quorum would let the command wait in its log.
-        if self.health.now().lost_for() >= LOST_AFTER {
-            return Err(Unavailable::new("the leader has lost its quorum"));
-        }
+        self.check_quorum()?;
         match self.raft.client_write(Proposal(bytes.into())).await {
             Ok(written) => {
                 let index = written.log_id().index;
@@ -202,9 +243,17 @@ impl Control {
     /// # Errors
     /// This node does not lead or no quorum confirms it.
     pub(crate) async fn read_index_here(&self) -> Result<u64, Unavailable> {
+        self.check_quorum()?;
         let read = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await;
         let (read, _) = read.map_err(|error| Unavailable::new(error.to_string()))?;
         Ok(read.index())
+    }
+
+    /// A leader without quorum would let a command wait in its log, and a read for ever.
+    fn check_quorum(&self) -> Result<(), Unavailable> {
+        let health = self.health.now();
+        let lost = health.leader == Some(self.own) && health.lost_for() >= LOST_AFTER;
+        if lost { Err(Unavailable::quorum_lost()) } else { Ok(()) }
     }
 
     fn client(&self, to: NodeId) -> Result<ControlClient<Channel>, Unavailable> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use nigh_model::NodeId;
+use nigh_model::{Kind, NodeId};
 use nigh_proto::peer::v1::{
     self as peer, IdentifyRequest, IdentifyResponse, JoinRequest, JoinResponse, PingRequest,
     PingResponse, ProposeRequest, ProposeResponse, RaftStatusRequest, RaftStatusResponse,
@@ -83,6 +83,10 @@ impl control_server::Control for ControlService {
     ) -> Result<Response<ProposeResponse>, Status> {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
+        // What is once in the log must be known to every node that applies it.
+        nigh_model::command::decode(&request.envelope).map_err(|error| {
+            nigh_proto::status::of_kind(Kind::Invalid, "UNKNOWN_COMMAND", error.to_string())
+        })?;
         let (index, outcome) = self.control.write_here(request.envelope.to_vec()).await?;
         let outcome = rmp_serde::to_vec_named(&outcome)
             .map_err(|error| Status::internal(error.to_string()))?;
@@ -106,9 +110,8 @@ impl control_server::Control for ControlService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
-        let role = self.control.health.now().role_of(self.control.own);
-        if role == "none" {
-            return Err(Status::failed_precondition("this node is no replica of the state"));
+        if !self.control.is_fed() {
+            return Err(Status::failed_precondition("this node follows others itself"));
         }
         let (events, stream) = mpsc::channel(WATCH_QUEUE);
         tokio::spawn(feed_watcher(self.clone(), request.after, events));
@@ -137,6 +140,9 @@ impl control_server::Control for ControlService {
         if !health.voters.contains(&to) {
             let message = format!("node {to} does not vote; only a voter can lead");
             return Err(nigh_proto::status::of(Code::FailedPrecondition, "NOT_A_VOTER", message));
+        }
+        if self.control.peers.is_ejected(to) {
+            return Err(Unavailable::new(format!("node {to} does not answer")).into());
         }
         let transfer = self.control.raft.trigger().transfer_leader(to.0).await;
         transfer.map_err(|error| Status::unavailable(error.to_string()))?;
@@ -184,6 +190,10 @@ async fn feed_watcher(
     let mut next_health = Instant::now();
     loop {
         if Instant::now() >= next_health {
+            // A replica that is sent nothing any more would hold its watchers back unnoticed.
+            if !service.control.is_fed() {
+                return;
+            }
             next_health = Instant::now() + HEALTH_INTERVAL;
             let health = service.control.health.now().to_message(after);
             if send(peer::watch_event::Event::Health(health)).await.is_err() {

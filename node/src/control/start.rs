@@ -110,22 +110,22 @@ pub(crate) async fn start(
         decided: decided.clone(),
         seen,
         health: HealthBook::new(),
+        heard: LastHeard::new(),
     };
-    let heard = LastHeard::new();
     let feed = Feed::new(decided.state().applied);
 
     let loops: [Loop; 5] = [
         Box::pin(publish(published, decided, feed.clone())),
-        Box::pin(keep_health(control.clone(), heard.clone(), stop.clone(), failed.clone())),
-        Box::pin(follow_or_fail(control.clone(), hints, stop.clone(), failed)),
+        Box::pin(keep_health(control.clone(), stop.clone(), failed.clone())),
+        Box::pin(follow_or_fail(control.clone(), hints, stop.clone(), failed.clone())),
         Box::pin(leader::lead_when_leader(control.clone(), stop.clone())),
-        Box::pin(keep_registered(control.clone(), config.clone(), stop.clone())),
+        Box::pin(keep_registered(control.clone(), config.clone(), stop.clone(), failed)),
     ];
     for each in loops {
         tokio::spawn(each.in_current_span());
     }
 
-    let raft_service = RaftService::new(raft, own, cluster, heard);
+    let raft_service = RaftService::new(raft, own, cluster, control.heard.clone());
     let control_service = ControlService { control: control.clone(), feed, config };
     Ok(Running { control, raft_service, control_service })
 }
@@ -223,13 +223,9 @@ fn should_stand(control: &Control, metrics: &RaftMetrics, silent_for: Duration) 
 
 /// Keeps what is known of the Raft group up to date from Raft's own metrics, while this node
 /// is a member of it; and notices when Raft has stopped.
-async fn keep_health(
-    control: Control,
-    heard: LastHeard,
-    stop: CancellationToken,
-    failed: mpsc::Sender<String>,
-) {
+async fn keep_health(control: Control, stop: CancellationToken, failed: mpsc::Sender<String>) {
     let own = control.own.0;
+    let heard = &control.heard;
     let mut metrics = control.raft.metrics();
     let mut stood = Instant::now();
     loop {
@@ -241,7 +237,8 @@ async fn keep_health(
             return;
         }
         let membership = now.membership_config.membership();
-        if membership.get_node(&own).is_some() {
+        // A member that is sent nothing any more hears from those that it follows.
+        if control.is_fed() {
             let leads = now.current_leader == Some(own);
             let lost = if leads {
                 let alone = membership.voter_ids().count() == 1;
@@ -275,12 +272,32 @@ async fn keep_health(
 }
 
 /// Tells the cluster when this node has come back with other addresses or another build.
-async fn keep_registered(control: Control, config: Arc<Config>, stop: CancellationToken) {
+async fn keep_registered(
+    control: Control,
+    config: Arc<Config>,
+    stop: CancellationToken,
+    failed: mpsc::Sender<String>,
+) {
     let spec = join::describe(&config);
     let mut changes = control.decided.changes();
     loop {
         changes.borrow_and_update();
         let state = control.decided.state();
+        // Ids are log indexes: from its own on, the registry knows this node, or has let it go.
+        if state.cluster.is_some()
+            && state.applied >= control.own.0
+            && !state.nodes.contains_key(&control.own)
+        {
+            let holder = state.node_named(config.name.as_str());
+            let holder = holder.map(|node| format!("; its name is held by node {} now", node.id));
+            let why = format!(
+                "this node was removed from its cluster{}: start it with an empty data folder to \
+                 join anew",
+                holder.unwrap_or_default()
+            );
+            let _ = failed.send(why).await;
+            return;
+        }
         let same = state.nodes.get(&control.own).is_none_or(|node| {
             node.addresses == spec.addresses
                 && node.region == spec.region

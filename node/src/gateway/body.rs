@@ -8,7 +8,6 @@ use http_body::{Body, Frame, SizeHint};
 use nigh_model::NodeName;
 use nigh_runtime::ResponseBody;
 
-use super::admit::Place;
 use super::deadline::Deadline;
 use super::problem::Problem;
 use super::remote::Remote;
@@ -24,13 +23,7 @@ pub(crate) struct AnswerBody {
 }
 
 enum Source {
-    Here {
-        body: ResponseBody,
-        /// The call runs until its body has ended.
-        place: Option<Place>,
-        deadline: Deadline,
-        node: NodeName,
-    },
+    Here { body: ResponseBody, deadline: Deadline, node: NodeName },
     There(Box<Remote>),
 }
 
@@ -38,16 +31,11 @@ impl AnswerBody {
     /// A body that a guest on this node writes.
     pub(crate) fn here(
         body: ResponseBody,
-        place: Place,
         deadline: Deadline,
         node: NodeName,
         metrics: Metrics,
     ) -> Self {
-        Self {
-            source: Source::Here { body, place: Some(place), deadline, node },
-            metrics,
-            broken: None,
-        }
+        Self { source: Source::Here { body, deadline, node }, metrics, broken: None }
     }
 
     /// A body that comes from another node.
@@ -70,13 +58,9 @@ impl Body for AnswerBody {
         }
         let poll = match &mut this.source {
             Source::There(remote) => Pin::new(remote.as_mut()).poll_frame(context),
-            Source::Here { body, place, deadline, node } => {
-                let poll = Pin::new(body).poll_frame(context);
-                if matches!(poll, Poll::Ready(None | Some(Err(_)))) {
-                    *place = None;
-                }
-                poll.map_err(|failure| explain(failure, *deadline, node))
-            }
+            Source::Here { body, deadline, node } => Pin::new(body)
+                .poll_frame(context)
+                .map_err(|failure| explain(failure, *deadline, node)),
         };
         let Poll::Ready(Some(Err(problem))) = poll else { return poll };
         this.metrics.broken();

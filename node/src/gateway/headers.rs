@@ -5,8 +5,12 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
+use nigh_model::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
 use nigh_model::route::{Match, Route};
+
+use super::problem::Problem;
+use super::reasons;
 
 /// The path after the matched base, with its slash.
 const PATH_INFO: HeaderName = HeaderName::from_static("spin-path-info");
@@ -52,6 +56,21 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     for name in found {
         headers.remove(name);
     }
+}
+
+/// Refuses more headers than a request may have. gRPC answers with the reason's status.
+pub(crate) fn check_size(headers: &HeaderMap) -> Result<(), Problem> {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    let bytes: usize = headers.iter().map(size).sum();
+    if headers.len() <= HEADERS_MAX && bytes <= HEADER_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "{} headers of {bytes} bytes, at most {HEADERS_MAX} of {HEADER_BYTES_MAX} are allowed",
+        headers.len()
+    );
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    Err(Problem::new(reasons::INVALID_CALL, message).http_status(status))
 }
 
 /// Tells the guest which route matched, and who called.

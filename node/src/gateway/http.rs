@@ -102,6 +102,8 @@ impl Gateway {
             let message = "CONNECT makes a tunnel, and a function is none";
             return Err(Problem::new(reasons::METHOD_NOT_SUPPORTED, message));
         }
+        // The HTTP/1 parser counts headers itself, HTTP/2's knows bytes only.
+        headers::check_size(&head.headers)?;
         let host = host_of(&head);
         let decision = self.core().decided.now();
         let (target, matched) = find::by_path(&decision, host.as_deref(), head.uri.path())?;

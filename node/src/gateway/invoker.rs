@@ -3,12 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use nigh_model::NodeName;
-use nigh_model::limits::{
-    GRPC_MESSAGE_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, REQUEST_ID_LENGTH_MAX,
-};
+use nigh_model::limits::{GRPC_MESSAGE_BYTES_MAX, HEADER_BYTES_MAX, REQUEST_ID_LENGTH_MAX};
 use nigh_proto::v1::invoker_server::{Invoker, InvokerServer};
 use nigh_proto::{convert, v1};
 use nigh_runtime::RequestBody;
@@ -120,7 +118,7 @@ impl Gateway {
         let target = find::by_name(&self.core().decided.now(), &message.function)?;
         let (uri, matched) = find::relative(&target, &message.path)?;
         let mut headers = convert::header_map(&message.headers).map_err(|e| bad(e.to_string()))?;
-        check_size(&headers)?;
+        headers::check_size(&headers)?;
         let method = match message.method.as_str() {
             "" if length == Some(0) => Method::GET,
             "" => Method::POST,
@@ -208,19 +206,6 @@ fn message_of(execution: &Execution, trace: &Trace, entry: &NodeName) -> v1::Exe
         hop: Some(convert::duration(timings.hop)),
         entry: entry.to_string(),
     }
-}
-
-fn check_size(headers: &HeaderMap) -> Result<(), Problem> {
-    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-    let bytes: usize = headers.iter().map(size).sum();
-    if headers.len() <= HEADERS_MAX && bytes <= HEADER_BYTES_MAX {
-        return Ok(());
-    }
-    let message = format!(
-        "{} headers of {bytes} bytes, at most {HEADERS_MAX} of {HEADER_BYTES_MAX} are allowed",
-        headers.len()
-    );
-    Err(Problem::new(reasons::INVALID_CALL, message))
 }
 
 fn idempotency_key(key: &str) -> Result<HeaderValue, Problem> {

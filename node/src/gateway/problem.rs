@@ -24,6 +24,8 @@ pub(crate) struct Problem {
     message: String,
     hint: Option<String>,
     retry_after: Option<Duration>,
+    /// The status over HTTP where that has a better one than the reason's.
+    http_status: Option<StatusCode>,
     /// The node on which it came up; none: where the call entered.
     node: Option<NodeName>,
 }
@@ -31,7 +33,14 @@ pub(crate) struct Problem {
 impl Problem {
     /// A problem; the message says what, in lower case and without a full stop.
     pub(crate) fn new(reason: &'static Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), hint: None, retry_after: None, node: None }
+        Self {
+            reason,
+            message: message.into(),
+            hint: None,
+            retry_after: None,
+            http_status: None,
+            node: None,
+        }
     }
 
     /// Adds what the caller may do.
@@ -43,6 +52,13 @@ impl Problem {
     /// Adds when to try again.
     pub(crate) fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
+        self
+    }
+
+    /// Chooses the status over HTTP for a problem of the node that the call enters: between
+    /// nodes it is not told.
+    pub(crate) fn http_status(mut self, status: StatusCode) -> Self {
+        self.http_status = Some(status);
         self
     }
 
@@ -64,11 +80,13 @@ impl Problem {
 
     /// The answer over HTTP of the node `entry`, but for the headers that all answers have.
     pub(crate) fn into_response(self, entry: &NodeName, request_id: &str) -> Response<Bytes> {
-        let Self { reason, message, hint, retry_after, node } = &self;
+        let Self { reason, message, hint, retry_after, http_status, node } = &self;
+        let status = http_status.or_else(|| StatusCode::from_u16(reason.status).ok());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut body = serde_json::json!({
             "type": format!("urn:nigh:error:{}", reason.name),
             "title": reason.meaning,
-            "status": reason.status,
+            "status": status.as_u16(),
             "detail": message,
             "reason": reason.name,
             "request_id": request_id,
@@ -80,8 +98,7 @@ impl Problem {
         let mut bytes = body.to_string();
         bytes.push('\n');
         let mut response = Response::new(Bytes::from(bytes));
-        *response.status_mut() =
-            StatusCode::from_u16(reason.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         if let Some(after) = retry_after {

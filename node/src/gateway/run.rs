@@ -115,6 +115,8 @@ impl Gateway {
             env: Arc::clone(&door.env),
             outbound: Arc::clone(&door.outbound),
             logs: core.logs.sink(origin),
+            // It is the guest's, not the answer's: a caller that takes nothing keeps no place.
+            guard: Some(Box::new(place)),
         };
         let began = Instant::now();
         let result = loaded.call(call).await;
@@ -124,7 +126,7 @@ impl Gateway {
             Ok(response) => {
                 let status = response.status().as_u16();
                 let (node, metrics) = (core.name.clone(), core.metrics.clone());
-                let body = |body| AnswerBody::here(body, place, deadline, node, metrics);
+                let body = |body| AnswerBody::here(body, deadline, node, metrics);
                 (status, Ok(Ran { response: response.map(body), timings, cold }))
             }
             Err(failure) => {

@@ -50,7 +50,14 @@ struct Inner {
     channels: Mutex<HashMap<(NodeId, Lane), (String, Channel)>>,
     health: Mutex<HashMap<NodeId, Arc<Health>>>,
     /// Addresses at which nodes have said who they are; they may be newer than the registry's.
-    met: Mutex<HashMap<NodeId, String>>,
+    met: Mutex<HashMap<NodeId, Met>>,
+}
+
+/// Where a node was met, and what the registry said of it then.
+#[derive(Clone)]
+struct Met {
+    address: String,
+    registered: String,
 }
 
 impl Peers {
@@ -70,8 +77,11 @@ impl Peers {
     pub(crate) fn channel(&self, to: NodeId, lane: Lane) -> Option<Channel> {
         let decision = self.inner.decided.now();
         let node = decision.state.nodes.get(&to)?;
+        let registered = &node.addresses.peer;
         let met = self.inner.met.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned();
-        let address = met.as_ref().unwrap_or(&node.addresses.peer);
+        // What the registry has learnt since is newer.
+        let met = met.filter(|met| met.registered == *registered).map(|met| met.address);
+        let address = met.as_ref().unwrap_or(registered);
         Some(self.pooled(to, lane, address, Some(&node.region)))
     }
 
@@ -79,11 +89,12 @@ impl Peers {
     pub(crate) fn met(&self, id: NodeId, address: &str) {
         let mut met = self.inner.met.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.inner.decided.state();
-        let registered = state.nodes.get(&id).map(|node| node.addresses.peer.as_str());
-        if registered == Some(address) {
+        let Some(node) = state.nodes.get(&id) else { return };
+        let registered = node.addresses.peer.clone();
+        if registered == address {
             met.remove(&id);
         } else {
-            met.insert(id, address.to_owned());
+            met.insert(id, Met { address: address.to_owned(), registered });
         }
     }
 
@@ -163,5 +174,6 @@ impl Peers {
         let lock = PoisonError::into_inner;
         self.inner.channels.lock().unwrap_or_else(lock).retain(|(id, _), _| keep(*id));
         self.inner.health.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
+        self.inner.met.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
     }
 }

@@ -61,7 +61,7 @@ pub(super) async fn step(control: &Control, grace: &Grace) {
         Membership { voters: &voters, learners: &learners, caught_up: &caught_up, alive: &alive };
     let target = target_voters(&candidates);
     if let Some(step) = next_step(&now, &target) {
-        return change(control, &voters, step).await;
+        return change(control, grace, &voters, step).await;
     }
     // A learner that is no longer to vote is let go: it follows the stream like the others.
     let stray = learners.iter().find(|id| !target.contains(id) || !state.nodes.contains_key(id));
@@ -71,7 +71,7 @@ pub(super) async fn step(control: &Control, grace: &Grace) {
     }
 }
 
-async fn change(control: &Control, voters: &BTreeSet<NodeId>, step: Step) {
+async fn change(control: &Control, grace: &Grace, voters: &BTreeSet<NodeId>, step: Step) {
     tracing::info!(?step, "the raft group changes");
     let raft = &control.raft;
     match step {
@@ -89,7 +89,9 @@ async fn change(control: &Control, voters: &BTreeSet<NodeId>, step: Step) {
             let next: BTreeSet<u64> = after(voters, step).into_iter().map(|id| id.0).collect();
             // A leader that shall vote no more first hands over to one that stays.
             if !next.contains(&control.own.0) {
-                if let Some(heir) = next.iter().find(|id| voters.contains(&NodeId(**id)))
+                let can_lead =
+                    |id: &&u64| voters.contains(&NodeId(**id)) && grace.answers(NodeId(**id));
+                if let Some(heir) = next.iter().find(can_lead)
                     && let Err(error) = raft.trigger().transfer_leader(*heir).await
                 {
                     tracing::debug!(%error, "leadership not handed over");

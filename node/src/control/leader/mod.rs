@@ -28,6 +28,7 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
     let mut decided = control.decided.changes();
     let mut seen = control.seen.changes();
     let mut grace = Grace::default();
+    let mut placed = rollout::Placed::default();
     let mut leading = None;
     loop {
         let now = health.borrow_and_update().clone();
@@ -37,11 +38,12 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
             if leading != Some(now.term) {
                 leading = Some(now.term);
                 grace = Grace::default();
+                placed = rollout::Placed::default();
                 tracing::info!(term = now.term, "this node leads");
             }
             grace.observe(&control.decided.state(), &control.seen.now());
             planner::step(&control, &grace).await;
-            rollout::step(&control).await;
+            rollout::step(&control, &mut placed).await;
             members::step(&control, &grace).await;
         } else if leading.take().is_some() {
             tracing::info!(term = now.term, leader = ?now.leader, "this node leads no more");

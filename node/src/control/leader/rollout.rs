@@ -1,19 +1,47 @@
 //! Activates a revision when it is ready everywhere it should be.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use nigh_model::command::Command;
-use nigh_model::{App, NodeId, Revision, State};
+use nigh_model::{App, Assignment, FunctionRef, NodeId, Revision, State};
 
 use crate::control::propose::Control;
 use crate::seen::{Liveness, View};
 
+/// At which index each function was assigned as it is, as far as this leader saw: at or before.
+#[derive(Default)]
+pub(super) struct Placed {
+    since: BTreeMap<FunctionRef, (Arc<Assignment>, u64)>,
+}
+
+impl Placed {
+    /// Notes what is assigned now.
+    fn observe(&mut self, state: &State) {
+        self.since.retain(|function, _| state.assignments.contains_key(function));
+        for (function, assignment) in &state.assignments {
+            let known = self.since.get(function);
+            if known.is_none_or(|(known, _)| known != assignment) {
+                let seen = (assignment.clone(), state.plan_basis);
+                self.since.insert(function.clone(), seen);
+            }
+        }
+    }
+
+    fn since(&self, function: &FunctionRef, state: &State) -> u64 {
+        self.since.get(function).map_or(state.plan_basis, |(_, index)| *index)
+    }
+}
+
 /// Activates every revision that can be.
-pub(super) async fn step(control: &Control) {
+pub(super) async fn step(control: &Control, placed: &mut Placed) {
     let state = control.decided.state();
+    placed.observe(&state);
     let ready: Vec<Command> = {
         let view = control.seen.now();
         let ready = state.apps.values().filter_map(|app| {
             let revision = app.revisions.get(&app.rollout?)?;
-            can_activate(&state, &view, revision)
+            can_activate(&state, &view, placed, revision)
                 .then(|| Command::Activate { app: app.name.clone(), revision: revision.id })
         });
         ready.collect()
@@ -28,7 +56,7 @@ pub(super) async fn step(control: &Control) {
 
 /// Whether every function of the revision is placed, and every live node that should have one
 /// has it: at least one of them for each function.
-fn can_activate(state: &State, view: &View, revision: &Revision) -> bool {
+fn can_activate(state: &State, view: &View, placed: &Placed, revision: &Revision) -> bool {
     revision.functions().all(|(function, _)| {
         let Some(assignment) = state.assignments.get(&function) else { return false };
         let mut live = assignment
@@ -37,7 +65,9 @@ fn can_activate(state: &State, view: &View, revision: &Revision) -> bool {
             .filter(|id| view.liveness(**id) != Liveness::Dead)
             .filter_map(|id| view.nodes.get(id))
             .peekable();
-        live.peek().is_some() && live.all(|node| node.has_settled(state.plan_basis, revision.id))
+        // Not the newest index: deploys of other apps must not hold this one up.
+        let index = placed.since(&function, state);
+        live.peek().is_some() && live.all(|node| node.has_settled(index, revision.id))
     })
 }
 

@@ -3,6 +3,9 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use nigh_model::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -171,4 +174,31 @@ async fn beyond_its_concurrency_a_function_is_refused_and_its_neighbour_is_not()
     assert_eq!(ran.status(), 200);
     bytes(ran).await;
     assert_eq!(cluster.get(0, "/work").await.status(), 200, "the place is free again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_many_and_too_large_headers_are_refused_over_http2_too() {
+    let cluster = Cluster::new(1, &[Deployed::new("echo", ECHO, &[1])]).await;
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let url = format!("http://{}/echo/headers", cluster.nodes[0].http);
+    let with = |headers: usize| {
+        let mut request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
+        for n in 0..headers {
+            let name: hyper::header::HeaderName = format!("x-{n}").parse().unwrap();
+            request.headers_mut().insert(name, "1".parse().unwrap());
+        }
+        request
+    };
+    assert_eq!(client.request(with(HEADERS_MAX)).await.unwrap().status(), 200);
+    let response = client.request(with(HEADERS_MAX + 1)).await.unwrap();
+    assert_eq!(response.status(), 431);
+    let told = problem(response).await;
+    assert_eq!((&told["reason"], &told["status"]), (&"INVALID_CALL".into(), &431.into()));
+
+    // The parser of HTTP/1 leaves room for a first line, which is none for headers.
+    let large = "x".repeat(HEADER_BYTES_MAX);
+    let sent =
+        format!("GET /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-a: {large}\r\n\r\n");
+    let answer = raw(&cluster, sent.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431") && answer.contains("INVALID_CALL"), "{answer}");
 }

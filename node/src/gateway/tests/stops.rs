@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
-use nigh_model::FunctionSpec;
+use nigh_model::{FunctionSpec, RequestId};
 
+use super::super::call::Ask;
+use super::super::deadline::Deadline;
+use super::super::find;
 use super::{Cluster, Deployed, ECHO, HELLO, WORK, bytes, component, problem, until};
 
 fn deployed(
@@ -97,4 +100,40 @@ async fn a_stop_lets_running_calls_end_and_takes_no_more() {
     tokio::join!(running, stopping);
     let refused = tokio::net::TcpStream::connect(node.http).await;
     assert!(refused.is_err(), "nobody listens any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_takes_nothing_keeps_no_place_beyond_the_deadline() {
+    let drip = deployed("drip", ECHO, |spec| {
+        spec.limits.concurrency = 1;
+        spec.limits.timeout_ms = 300;
+    });
+    let cluster = Cluster::new(1, &[drip]).await;
+    let gateway = &cluster.nodes[0].gateway;
+    let decision = gateway.core().decided.now();
+    let path = "/drip/drip?n=10000&ms=5";
+    let (target, _) = find::by_path(&decision, None, "/drip/drip").unwrap();
+    let began = tokio::time::Instant::now();
+    let deadline = Deadline::new(began, target.spec.limits.timeout_ms, None);
+    let body = Full::default().map_err(|never| match never {}).boxed_unsync();
+    let ask = Ask {
+        target,
+        request: Request::get(path).body(body).unwrap(),
+        url: format!("http://localhost{path}"),
+        request_id: RequestId::new("first").unwrap(),
+        began,
+        deadline,
+    };
+    let never_polled = gateway.call(ask).await.ok().unwrap();
+    let ends = Instant::now() + super::WAIT_MAX;
+    loop {
+        let response = cluster.get(0, "/drip/headers").await;
+        if response.status() == 200 {
+            break;
+        }
+        assert_eq!(problem(response).await["reason"], "CONCURRENCY_LIMIT");
+        assert!(Instant::now() < ends, "waited in vain until the place is free");
+    }
+    assert!(deadline.is_over(tokio::time::Instant::now()), "the place is the guest's to the end");
+    drop(never_polled);
 }
