@@ -1,5 +1,6 @@
 //! One call: a fresh instance, run to its answer and on to its end, under its limits.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -45,6 +46,9 @@ pub struct Call {
     pub outbound: Arc<[OutboundRule]>,
     /// Takes what the guest prints.
     pub logs: Arc<dyn LogSink>,
+    /// Dropped as soon as the guest has ended, whether anybody takes its answer or not; at once
+    /// when it never starts.
+    pub guard: Option<Box<dyn Any + Send>>,
 }
 
 type Answer = Response<HyperOutgoingBody>;
@@ -106,6 +110,7 @@ enum Stage {
 struct Guest {
     end: Option<oneshot::Sender<Result<(), Failure>>>,
     output: Arc<Output>,
+    guard: Option<Box<dyn Any + Send>>,
     // The store goes before the slot that it takes.
     store: Store<Host>,
     _slot: Slot,
@@ -116,9 +121,13 @@ impl Guest {
     /// that whoever sees a broken body can know why.
     fn conclude(&mut self, outcome: Result<(), Failure>) {
         let Some(end) = self.end.take() else { return };
-        // The sink is the caller's code, and a panic here would take the process down.
+        // Both are the caller's code, and a panic here would take the process down.
         if catch_unwind(AssertUnwindSafe(|| self.output.finish())).is_err() {
             tracing::error!("the log sink panicked");
+        }
+        let guard = self.guard.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(guard))).is_err() {
+            tracing::error!("the guard of a call panicked");
         }
         let host = self.store.data_mut();
         host.usage.end(host.limiter.bytes_peak(), outcome.clone().err());
@@ -143,7 +152,7 @@ async fn run(
     answer: AnswerSender,
     end: oneshot::Sender<Result<(), Failure>>,
 ) {
-    let Call { request, limits, deadline, env, outbound, logs } = call;
+    let Call { request, limits, deadline, env, outbound, logs, guard } = call;
     let limit_ms = deadline.saturating_duration_since(Instant::now()).as_millis();
     let limit_ms = u64::try_from(limit_ms).unwrap_or(u64::MAX);
     let output = Output::new(logs);
@@ -158,7 +167,7 @@ async fn run(
         Verdict::Go => Ok(UpdateDeadline::Yield(1)),
         stop => Err(Stop(stop).into()),
     });
-    let mut guest = Guest { end: Some(end), output, store, _slot: slot };
+    let mut guest = Guest { end: Some(end), output, guard, store, _slot: slot };
     let request = request.map(|body| Bounded::new(body, overrun));
 
     let ended = {

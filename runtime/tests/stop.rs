@@ -125,3 +125,21 @@ async fn an_engine_may_be_dropped_in_async_code() {
     drop(function);
     assert_eq!(support::read(response).await.unwrap().status, 200);
 }
+
+#[tokio::test]
+async fn a_guard_is_dropped_when_its_guest_ends_though_nobody_reads() {
+    let engine = support::engine(1, 1);
+    let function = load(&engine, "echo");
+    let guard = Arc::new(());
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+    let held = || -> Option<Box<dyn std::any::Any + Send>> { Some(Box::new(Arc::clone(&guard))) };
+    let path = "/drip?n=10000&ms=5";
+    let response = function.call(Call { guard: held(), deadline, ..get(path) }).await.unwrap();
+    // Refused before it starts: its guard goes at once, the other's stays.
+    let refused = function.call(Call { guard: held(), ..get("/") }).await;
+    assert_eq!(refused.unwrap_err(), Failure::NoSlot);
+    assert!(Arc::strong_count(&guard) <= 2);
+    until("the guard is dropped", || Arc::strong_count(&guard) == 1).await;
+    assert!(tokio::time::Instant::now() >= deadline);
+    drop(response);
+}

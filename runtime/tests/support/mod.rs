@@ -68,6 +68,7 @@ pub(crate) fn call(request: Request<RequestBody>) -> Call {
         env: Arc::new([]),
         outbound: Arc::new([]),
         logs: Arc::new(Logs::default()),
+        guard: None,
     }
 }
 
