@@ -155,6 +155,7 @@ impl From<peer::Problem> for Problem {
     fn from(message: peer::Problem) -> Self {
         let after = Duration::from_millis(message.retry_after_ms);
         Self {
+            http_status: None,
             reason: reasons::named(&message.reason),
             message: message.message,
             hint: None,
