@@ -1,5 +1,6 @@
 //! Starting and stopping the nodes of a local cluster.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,12 +35,14 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts all nodes; the first one begins the cluster, the others join it.
+    /// Starts all nodes; the first one begins the cluster, the others join it. Answers nothing
+    /// when `stop` ends first: those that have started by then are stopped in order.
     pub(crate) async fn start(
         places: &[Place],
         folder: &Folder,
         rtt: Option<Arc<RttMatrix>>,
-    ) -> Result<Self> {
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Option<Self>> {
         let mut starts: FuturesUnordered<_> = (0..places.len())
             .map(|index| {
                 let config = config(index, places, folder, rtt.clone());
@@ -49,7 +52,16 @@ impl Cluster {
             })
             .collect();
         let mut nodes = Vec::new();
-        while let Some((index, started)) = starts.next().await {
+        loop {
+            let next = tokio::select! {
+                next = starts.next() => next,
+                () = &mut stop => {
+                    drop(starts);
+                    Self { nodes }.stop().await;
+                    return Ok(None);
+                }
+            };
+            let Some((index, started)) = next else { return Ok(Some(Self { nodes })) };
             match started {
                 Ok(node) => nodes.push(node),
                 Err(error) => {
@@ -60,7 +72,6 @@ impl Cluster {
                 }
             }
         }
-        Ok(Self { nodes })
     }
 
     /// Waits until every node serves.

@@ -97,31 +97,39 @@ pub(crate) async fn run(args: Args, format: Format) -> Result {
     let started = Instant::now();
     let mut progress = Progress::new();
     let line = progress.waiting(format!("starting {}", count(places.len(), "node")));
-    let start = async {
-        let cluster = Cluster::start(&places, &folder, matrix.clone()).await?;
-        let ready = cluster.ready().await;
-        match ready {
-            Ok(()) => Ok(cluster),
-            Err(failure) => {
-                cluster.stop().await;
-                Err(failure)
-            }
+    let start = Cluster::start(&places, &folder, matrix.clone(), stop.as_mut());
+    let start = Box::pin(start).await;
+    let mut clear = || {
+        line.finish_and_clear();
+        progress.clear();
+    };
+    let cluster = match start {
+        Ok(Some(cluster)) => cluster,
+        ended => {
+            clear();
+            return ended.and_then(|_| stopped(&args));
         }
     };
-    let cluster = tokio::select! {
-        cluster = Box::pin(start) => cluster,
-        () = &mut stop => return Ok(()),
-    };
-    line.finish_and_clear();
-    progress.clear();
-    let cluster = cluster?;
     let ended = tokio::select! {
-        served = Box::pin(serve(&args, &places, &folder, matrix, started.elapsed(), format)) => served,
+        ended = async {
+            cluster.ready().await?;
+            clear();
+            Box::pin(serve(&args, &places, &folder, matrix, started.elapsed(), format)).await
+        } => ended,
         failure = cluster.failed() => Err(failure),
-        () = &mut stop => Ok(()),
+        () = &mut stop => stopped(&args),
     };
+    clear();
     cluster.stop().await;
     ended
+}
+
+/// How a command ends that was asked to stop: well, unless it was to end by itself.
+fn stopped(args: &Args) -> Result {
+    if args.exit {
+        return Err(Failure::interrupted("the demonstration was stopped before its end"));
+    }
+    Ok(())
 }
 
 /// Everything between start and stop. Ends by itself only with `--exit` or when it fails.
@@ -266,6 +274,12 @@ mod tests {
         let note = folder.note().unwrap();
         let resumed = places(&args(""), note.as_ref()).unwrap();
         assert_eq!((resumed.len(), resumed[1].name.as_str()), (2, "b-a"));
+    }
+
+    #[test]
+    fn a_demonstration_that_is_stopped_has_not_succeeded() {
+        assert_eq!(stopped(&args("--demo")), Ok(()));
+        assert_eq!(stopped(&args("--demo --exit")).unwrap_err().exit(), 130);
     }
 
     #[test]
