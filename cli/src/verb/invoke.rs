@@ -3,7 +3,6 @@
 //! Bodies are streamed both ways, so that neither has to fit a message and an answer is
 //! printed while it comes.
 
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,8 @@ use nigh_proto::v1::invoke_stream_request::Part;
 use nigh_proto::v1::invoke_stream_response::Part as Answer;
 use nigh_proto::v1::{Execution, Header, InvokeRequest, InvokeStreamRequest, InvokeStreamResponse};
 use serde_json::{Value, json};
+use tokio::io::AsyncRead;
+use tokio::sync::oneshot;
 use tokio_util::io::ReaderStream;
 use tonic::Streaming;
 
@@ -69,12 +70,29 @@ pub(crate) struct Args {
 
 type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
+/// A request's body.
+struct Body {
+    /// What it is made of. It does not end when it cannot be read to its end, so that the
+    /// function does not take a part of it for the whole.
+    chunks: Chunks,
+    /// Why it cannot be read to its end.
+    broken: oneshot::Receiver<Failure>,
+}
+
+impl Body {
+    /// A body that is there as a whole.
+    fn of(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self { chunks: Box::pin(chunks), broken: oneshot::channel().1 }
+    }
+}
+
 pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
     let body = match args.data.as_deref() {
         None => None,
         Some(data) => Some(open(data).await?),
     };
     let method = args.method.unwrap_or_else(|| default_method(body.is_some()).to_owned());
+    let Body { chunks, broken } = body.unwrap_or_else(|| Body::of(stream::empty()));
     let api = Api::connect(&args.cluster.address(api)).await?;
     let head = InvokeRequest {
         function: args.function.clone(),
@@ -85,7 +103,7 @@ pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Resu
         idempotency_key: args.idempotency_key.unwrap_or_default(),
     };
     let parts = stream::iter([Part::Head(head)])
-        .chain(body.unwrap_or_else(|| Box::pin(stream::empty())).map(Part::Chunk))
+        .chain(chunks.map(Part::Chunk))
         .map(|part| InvokeStreamRequest { part: Some(part) });
     let mut request = tonic::Request::new(parts);
     if let Some(timeout) = args.timeout {
@@ -93,15 +111,22 @@ pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Resu
     }
 
     let started = Instant::now();
-    let mut answer = match api.invoker().invoke_stream(request).await {
-        Ok(answer) => answer.into_inner(),
-        Err(status) => return Err(api.failure_about(&status, &args.function).await),
-    };
     let mut sink = match format {
         Format::Json => Sink::Json { body: Vec::new() },
         Format::Table => Sink::Raw { include: args.include },
     };
-    match receive(&mut answer, &mut sink).await {
+    let answered = async {
+        let answer = api.invoker().invoke_stream(request).await;
+        let mut answer = answer.map_err(|status| Trouble::Status(Box::new(status)))?.into_inner();
+        receive(&mut answer, &mut sink).await
+    };
+    let called = tokio::select! {
+        biased;
+        // To drop the call aborts it.
+        Ok(failure) = broken => return Err(failure),
+        called = answered => called,
+    };
+    match called {
         Ok(call) => finish(call, sink, started.elapsed()),
         Err(Trouble::Printing(failure)) => Err(failure),
         Err(Trouble::Status(status)) => Err(api.failure_about(&status, &args.function).await),
@@ -266,30 +291,52 @@ const fn default_method(has_body: bool) -> &'static str {
     if has_body { "POST" } else { "GET" }
 }
 
-async fn open(data: &str) -> Result<Chunks> {
+async fn open(data: &str) -> Result<Body> {
     match (data, data.strip_prefix('@')) {
-        ("-", _) => Ok(chunks(tokio::io::stdin())),
+        ("-", _) => Ok(chunks(tokio::io::stdin(), "standard input")),
         (_, Some(path)) => {
-            let path = PathBuf::from(path);
-            let file = tokio::fs::File::open(&path).await.map_err(|error| {
+            let file = open_file(path).await.map_err(|error| {
                 let kind = match error.kind() {
                     std::io::ErrorKind::NotFound => Kind::NotFound,
                     _ => Kind::Invalid,
                 };
-                Failure::new(kind, format!("cannot read {}", path.display()))
+                Failure::new(kind, format!("cannot read {path}"))
                     .why(error.to_string())
                     .hint("-d @FILE sends a file, -d TEXT a text, -d - standard input")
             })?;
-            Ok(chunks(file))
+            Ok(chunks(file, path))
         }
-        (text, None) => Ok(Box::pin(stream::iter([Bytes::from(text.to_owned())]))),
+        (text, None) => Ok(Body::of(stream::iter([Bytes::from(text.to_owned())]))),
     }
 }
 
-/// What can be read, chunk by chunk; an error ends it.
-fn chunks(read: impl tokio::io::AsyncRead + Send + 'static) -> Chunks {
-    let chunks = ReaderStream::with_capacity(read, CHUNK_BYTES);
-    Box::pin(chunks.scan((), |(), chunk| std::future::ready(chunk.ok())))
+/// Opens what can be read: a file, or a pipe such as a shell's `<(command)`.
+async fn open_file(path: &str) -> std::io::Result<tokio::fs::File> {
+    let file = tokio::fs::File::open(path).await?;
+    if file.metadata().await?.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    Ok(file)
+}
+
+/// What can be read, chunk by chunk.
+fn chunks(read: impl AsyncRead + Send + 'static, name: &str) -> Body {
+    let (tell, broken) = oneshot::channel();
+    let (mut tell, name) = (Some(tell), name.to_owned());
+    let chunks = ReaderStream::with_capacity(read, CHUNK_BYTES).then(move |chunk| {
+        let chunk = chunk.map_err(|error| {
+            let failure = Failure::invalid(format!("cannot read {name} to its end"));
+            // Nobody listens once the call has ended.
+            let _ = tell.take().map(|tell| tell.send(failure.why(error.to_string())));
+        });
+        async {
+            match chunk {
+                Ok(chunk) => chunk,
+                Err(()) => std::future::pending().await,
+            }
+        }
+    });
+    Body { chunks: Box::pin(chunks), broken }
 }
 
 /// Reads `name: value`.
@@ -351,6 +398,28 @@ mod tests {
     fn the_head_is_printed_as_http_writes_it() {
         let text = head_text(404, &call().headers);
         assert_eq!(text, b"HTTP 404 Not Found\ncontent-type: text/plain\n\n");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_cannot_be_read_to_its_end_does_not_end() {
+        let read = [Ok("half".as_bytes()), Err(std::io::Error::other("the disk is gone"))];
+        let read = tokio_util::io::StreamReader::new(stream::iter(read));
+        let Body { mut chunks, broken } = chunks(read, "order.json");
+        assert_eq!(chunks.next().await.unwrap(), "half");
+        let failure = tokio::select! {
+            chunk = chunks.next() => panic!("{chunk:?}"),
+            failure = broken => failure.unwrap(),
+        };
+        assert_eq!(failure.exit(), 4);
+        let text = failure.to_string();
+        assert!(text.contains("order.json") && text.contains("the disk is gone"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_no_body() {
+        let folder = tempfile::tempdir().unwrap();
+        let failure = open(&format!("@{}", folder.path().display())).await.map(|_| ()).unwrap_err();
+        assert_eq!(failure.exit(), 4, "{failure}");
     }
 
     #[test]
