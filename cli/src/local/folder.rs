@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Failure, Result};
 use crate::local::layout::Place;
 
-/// The note's name.
+/// The note's name, and that under which it is written.
 const NOTE: &str = "cluster.json";
+const NOTE_NEW: &str = "cluster.json.new";
 
 /// Which nodes a data folder holds. Ports are not among it: they may change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,21 +97,40 @@ impl Folder {
 
     /// Removes what a cluster left here, and nothing else.
     pub(crate) fn empty(&self) -> Result {
-        let Some(note) = self.note().unwrap_or(None) else {
-            let is_empty = std::fs::read_dir(&self.path).is_ok_and(|mut dir| dir.next().is_none());
-            if !self.path.exists() || is_empty || self.path.join(NOTE).exists() {
-                return self.remove(&self.path.join(NOTE));
-            }
-            return Err(Failure::invalid(format!("{} is not emptied", self.path.display()))
+        self.remove(&self.path.join(NOTE_NEW))?;
+        let nodes = match self.note() {
+            Ok(Some(note)) => note.nodes.iter().map(|node| self.of_node(&node.name)).collect(),
+            // A note that cannot be read still says that the folder is nigh's.
+            Err(_) => self.identified().map_err(|error| self.unusable(&error))?,
+            Ok(None) => {
+                let is_empty = |mut dir: std::fs::ReadDir| dir.next().is_none();
+                if !self.path.exists() || std::fs::read_dir(&self.path).is_ok_and(is_empty) {
+                    return Ok(());
+                }
+                return Err(Failure::invalid(format!("{} is not emptied", self.path.display()))
                 .why("it holds no cluster of `nigh up`, so what is in it is not nigh's to remove")
                 .hint("name another folder with --data"));
+            }
         };
-        for node in &note.nodes {
-            self.remove(&self.of_node(&node.name))?;
+        for node in nodes {
+            self.remove(&node)?;
         }
         self.remove(&self.log())?;
         self.remove(&self.ledger())?;
         self.remove(&self.path.join(NOTE))
+    }
+
+    /// The folders in this one that say of themselves that they are a node's.
+    fn identified(&self) -> std::io::Result<Vec<PathBuf>> {
+        let mut folders = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() && path.join(nigh_node::IDENTITY_FILE).exists() {
+                folders.push(path);
+            }
+        }
+        Ok(folders)
     }
 
     /// Makes the folder and notes which nodes it holds. A folder that holds others is refused.
@@ -121,7 +141,11 @@ impl Folder {
         }
         std::fs::create_dir_all(&self.path).map_err(|error| self.unusable(&error))?;
         let text = serde_json::to_string_pretty(&note).expect("a note is names");
-        std::fs::write(self.path.join(NOTE), text).map_err(|error| self.unusable(&error))
+        // Under another name first: a note is there whole or not at all.
+        let new = self.path.join(NOTE_NEW);
+        std::fs::write(&new, text)
+            .and_then(|()| std::fs::rename(&new, self.path.join(NOTE)))
+            .map_err(|error| self.unusable(&error))
     }
 
     fn holds_other(&self, held: &Note) -> Failure {
@@ -187,5 +211,24 @@ mod tests {
         folder.empty().unwrap();
         assert!(!folder.path.join("a-a").exists() && folder.path.join("mine.txt").exists());
         assert_eq!(folder.empty().unwrap_err().exit(), 4, "there is something of somebody else");
+    }
+
+    #[test]
+    fn emptying_finds_the_nodes_when_the_note_cannot_be_read() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::new(parent.path().to_owned());
+        for name in ["a-a", "mine"] {
+            std::fs::create_dir(folder.path.join(name)).unwrap();
+        }
+        std::fs::write(folder.path.join("a-a").join(nigh_node::IDENTITY_FILE), "x").unwrap();
+        std::fs::write(folder.log(), "x").unwrap();
+        std::fs::write(folder.path.join(NOTE), "{\"nodes\": [").unwrap();
+        assert!(folder.note().is_err());
+        folder.empty().unwrap();
+        let left: Vec<_> = std::fs::read_dir(&folder.path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["mine"]);
     }
 }
