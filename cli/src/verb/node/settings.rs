@@ -98,7 +98,7 @@ impl Settings {
         let peer = address("peer", flags.peer, 7401)?;
         let gossip = address("gossip", flags.gossip, 7402)?;
         let http = address("http", flags.http, 8080)?;
-        let api = address("api", flags.api, 7400)?;
+        let api = address("api", flags.api.map(without_scheme), 7400)?;
         if flags.advertise.is_none() {
             for (what, listen) in [("peer", peer), ("gossip", gossip)] {
                 if listen.ip().is_unspecified() {
@@ -237,10 +237,20 @@ fn named<T, E: std::fmt::Display>(
 fn address(flag: &str, given: Option<String>, port_default: u16) -> Result<SocketAddr> {
     let Some(given) = given else { return Ok(SocketAddr::from(([127, 0, 0, 1], port_default))) };
     given.parse().map_err(|_| {
-        Failure::usage(format!("--{flag}: `{given}` is no address to listen on"))
+        let variable = flag.to_uppercase();
+        Failure::usage(format!("--{flag} or NIGH_{variable}: `{given}` is no address to listen on"))
             .why("it takes an IP address and a port")
             .hint(format!("such as --{flag} 0.0.0.0:{port_default} for all addresses"))
     })
+}
+
+/// Other commands read `NIGH_API` too, as a URL: one of an address to listen on is that address.
+fn without_scheme(given: String) -> String {
+    let address = given.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    match address.filter(|address| address.parse::<SocketAddr>().is_ok()) {
+        Some(address) => address.to_owned(),
+        None => given,
+    }
 }
 
 fn advertised(host: String) -> Result<String> {
@@ -335,6 +345,14 @@ mod tests {
     }
 
     #[test]
+    fn the_url_that_other_commands_take_is_an_address_too() {
+        for api in ["10.0.0.1:7400", "http://10.0.0.1:7400", "http://10.0.0.1:7400/"] {
+            let flags = Flags { api: Some(api.into()), ..flags() };
+            assert_eq!(Settings(flags).validate().unwrap().api.to_string(), "10.0.0.1:7400");
+        }
+    }
+
+    #[test]
     fn flags_win_over_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.toml");
@@ -370,6 +388,8 @@ mod tests {
         assert!(said(|flags| flags.name = None).contains("NIGH_NAME"));
         assert!(said(|flags| flags.region = Some("EU West".into())).contains("`EU West`"));
         assert!(said(|flags| flags.http = Some("8080".into())).contains("--http"));
+        let said_of_api = said(|flags| flags.api = Some("http://node-1:7400".into()));
+        assert!(said_of_api.contains("--api or NIGH_API: `http://node-1:7400`"), "{said_of_api}");
         assert!(said(|flags| flags.location = Some("91,0".into())).contains("--location"));
         assert!(said(|flags| flags.peer = Some("0.0.0.0:7401".into())).contains("--advertise"));
         assert!(said(|flags| flags.advertise = Some("a:7401".into())).contains("without a port"));
