@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 use crate::failure::{Failure, Result};
 use crate::manifest::Manifest;
 
+/// What every binary of WebAssembly begins with.
+const WASM_MAGIC: &[u8] = b"\0asm";
 /// How much of a component is read at once.
 const READ_BYTES: usize = 256 << 10;
 /// Longest manifest that is read: a thousand times what the largest app needs.
@@ -147,6 +149,8 @@ fn read_folder(folder: &Path, name: Option<AppName>) -> Result<Package> {
 }
 
 fn read_bare(path: &Path, name: Option<AppName>) -> Result<Package> {
+    // Before its name is judged: who named the wrong file needs no better name for it.
+    check_magic(path)?;
     let app = match name {
         Some(name) => name,
         None => name_of(path)?,
@@ -196,6 +200,24 @@ fn read_text(path: &Path) -> Result<String> {
         }
         Err(error) => Err(no_file(path, &error)),
     }
+}
+
+/// Refuses a file that does not begin as WebAssembly does; one that is empty or no file is
+/// refused when it is hashed.
+fn check_magic(path: &Path) -> Result {
+    let metadata = std::fs::metadata(path).map_err(|error| no_file(path, &error))?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(());
+    }
+    let file = std::fs::File::open(path).map_err(|error| no_file(path, &error))?;
+    let mut head = Vec::new();
+    let read = file.take(WASM_MAGIC.len() as u64).read_to_end(&mut head);
+    read.map_err(|error| no_file(path, &error))?;
+    if head == WASM_MAGIC {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!("{} is no WebAssembly", path.display()))
+        .hint("name a component, a folder or a manifest: nigh deploy target/wasm32-wasip2/release/app.wasm"))
 }
 
 /// The app name that a file's name stands for.
@@ -265,18 +287,18 @@ mod tests {
     #[test]
     fn a_bare_component_is_an_app_of_one_function() {
         let folder = tempfile::tempdir().unwrap();
-        let path = write(folder.path(), "hello.wasm", "x");
+        let path = write(folder.path(), "hello.wasm", "\0asm");
         let package = Package::read(&path, None).unwrap();
         assert_eq!(package.app.as_str(), "hello");
-        assert_eq!(package.spec.functions["hello"].component, Digest::of(b"x"));
-        assert_eq!(package.components[&Digest::of(b"x")].name, "hello.wasm");
+        assert_eq!(package.spec.functions["hello"].component, Digest::of(b"\0asm"));
+        assert_eq!(package.components[&Digest::of(b"\0asm")].name, "hello.wasm");
         assert_eq!(Package::read(&path, Some("other")).unwrap().app.as_str(), "other");
     }
 
     #[test]
     fn a_file_name_that_is_no_app_name_asks_for_one() {
         let folder = tempfile::tempdir().unwrap();
-        let path = write(folder.path(), "Hello_World.wasm", "x");
+        let path = write(folder.path(), "Hello_World.wasm", "\0asm");
         let failure = Package::read(&path, None).unwrap_err().to_string();
         assert!(failure.contains("`Hello_World`"), "{failure}");
         assert!(failure.contains("--name hello-world"), "{failure}");
@@ -284,10 +306,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_no_webassembly_is_refused_whatever_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["NOTES.md", "notes.wasm"] {
+            let path = write(folder.path(), name, "# Notes");
+            let failure = Package::read(&path, None).unwrap_err();
+            assert!(failure.to_string().contains("is no WebAssembly"), "{failure}");
+            assert_eq!(failure.exit(), 4);
+        }
+    }
+
+    #[test]
     fn a_folder_is_its_manifest_or_its_only_component() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Package::read(folder.path(), None).unwrap_err().exit(), 3);
-        write(folder.path(), "one.wasm", "1");
+        write(folder.path(), "one.wasm", "\0asm");
         assert_eq!(Package::read(folder.path(), None).unwrap().app.as_str(), "one");
         write(folder.path(), "two.wasm", "2");
         let failure = Package::read(folder.path(), None).unwrap_err();
