@@ -60,10 +60,15 @@ pub const REPLIES_KEPT: usize = 4_096;
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Most headers in one request or response.
 pub const HEADERS_MAX: usize = 128;
+/// Outbound requests of one call under way at once, each with a connection of its own.
+pub const OUTBOUND_REQUESTS_PER_CALL_MAX: usize = 32;
 /// Longest line of guest output that is kept whole, in bytes; the rest of it is cut.
 pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// Most guest output kept of one call, in bytes; the rest is counted and dropped.
 pub const LOG_BYTES_PER_CALL_MAX: usize = 256 << 10;
+/// Most lines of guest output kept of one call; the rest is counted and dropped. A tenth of
+/// what a node keeps, so that one call leaves most of the others' lines there.
+pub const LOG_LINES_PER_CALL_MAX: usize = 1_000;
 /// Lines of guest output that a node keeps for `nigh logs`.
 pub const LOG_LINES_KEPT: usize = 10_000;
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use nigh_model::limits::{LOG_BYTES_PER_CALL_MAX, LOG_LINE_BYTES_MAX};
+use nigh_model::limits::{LOG_BYTES_PER_CALL_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_PER_CALL_MAX};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
@@ -42,9 +42,16 @@ pub(crate) struct Output {
 struct State {
     stdout: Lines,
     stderr: Lines,
-    /// Bytes that may still be kept.
-    left: usize,
+    left: Budget,
     dropped: u64,
+}
+
+/// What may still be kept of a call, of both streams together.
+#[derive(Debug)]
+struct Budget {
+    bytes: usize,
+    /// Lines that may still begin.
+    lines: usize,
 }
 
 impl Output {
@@ -52,7 +59,7 @@ impl Output {
         let state = State {
             stdout: Lines::default(),
             stderr: Lines::default(),
-            left: LOG_BYTES_PER_CALL_MAX,
+            left: Budget { bytes: LOG_BYTES_PER_CALL_MAX, lines: LOG_LINES_PER_CALL_MAX },
             dropped: 0,
         };
         Arc::new(Self { sink, state: Mutex::new(state) })
@@ -100,26 +107,27 @@ impl Lines {
     /// Takes bytes, emits the lines they complete, and says how many bytes were dropped.
     ///
     /// A line's end counts as a byte kept, so that empty lines are bounded too.
-    fn push(&mut self, mut bytes: &[u8], left: &mut usize, emit: &mut dyn FnMut(&str)) -> u64 {
+    fn push(&mut self, mut bytes: &[u8], left: &mut Budget, emit: &mut dyn FnMut(&str)) -> u64 {
         let mut dropped = 0;
         while !bytes.is_empty() {
-            if *left == 0 && self.partial.is_empty() {
-                return dropped + bytes.len() as u64;
+            if self.partial.is_empty() {
+                if left.bytes == 0 || left.lines == 0 {
+                    return dropped + bytes.len() as u64;
+                }
+                left.lines -= 1;
             }
             let end = bytes.iter().position(|byte| *byte == b'\n');
             let (line, rest) = match end {
                 Some(end) => (&bytes[..end], &bytes[end + 1..]),
                 None => (bytes, &[][..]),
             };
-            let kept = line.len().min(LOG_LINE_BYTES_MAX - self.partial.len()).min(*left);
+            let kept = line.len().min(LOG_LINE_BYTES_MAX - self.partial.len()).min(left.bytes);
             self.partial.extend_from_slice(&line[..kept]);
-            *left -= kept;
+            left.bytes -= kept;
             dropped += (line.len() - kept) as u64;
             if end.is_some() {
-                if *left > 0 || !self.partial.is_empty() {
-                    self.emit(emit);
-                }
-                *left = left.saturating_sub(1);
+                self.emit(emit);
+                left.bytes = left.bytes.saturating_sub(1);
             }
             bytes = rest;
         }
@@ -210,8 +218,9 @@ mod tests {
     use super::*;
 
     /// Lines emitted, bytes dropped.
-    fn split(chunks: &[&[u8]], mut left: usize) -> (Vec<String>, u64) {
+    fn split(chunks: &[&[u8]], bytes: usize) -> (Vec<String>, u64) {
         let mut lines = Lines::default();
+        let mut left = Budget { bytes, lines: LOG_LINES_PER_CALL_MAX };
         let mut emitted = Vec::new();
         let mut dropped = 0;
         for chunk in chunks {
@@ -248,5 +257,34 @@ mod tests {
         assert_eq!(lines, ["abc", "de"]);
         assert_eq!(dropped, 1 + 4);
         assert!(split(&[&[b'\n'; 100]], 10).0.len() <= 10);
+    }
+
+    #[test]
+    fn beyond_the_most_lines_of_a_call_all_is_counted_and_dropped() {
+        let (lines, dropped) = split(&[&b"a\n".repeat(LOG_LINES_PER_CALL_MAX + 3)], 1_000_000);
+        assert_eq!((lines.len(), dropped), (LOG_LINES_PER_CALL_MAX, 6));
+        let (lines, dropped) = split(&[&vec![b'\n'; LOG_LINES_PER_CALL_MAX + 3]], 1_000_000);
+        assert_eq!((lines.len(), dropped), (LOG_LINES_PER_CALL_MAX, 3));
+    }
+
+    #[test]
+    fn both_streams_share_the_lines_of_a_call_and_keep_what_has_begun() {
+        #[derive(Default)]
+        struct Counted(Mutex<(usize, u64)>);
+        impl LogSink for Counted {
+            fn line(&self, _: Stream, _: &str) {
+                self.0.lock().unwrap().0 += 1;
+            }
+            fn dropped(&self, bytes: u64) {
+                self.0.lock().unwrap().1 += bytes;
+            }
+        }
+        let sink = Arc::new(Counted::default());
+        let output = Output::new(sink.clone());
+        output.write(Stream::Stderr, b"beg");
+        output.write(Stream::Stdout, &b"a\n".repeat(LOG_LINES_PER_CALL_MAX));
+        output.write(Stream::Stderr, b"un\nnext\n");
+        output.finish();
+        assert_eq!(*sink.0.lock().unwrap(), (LOG_LINES_PER_CALL_MAX, 2 + 5));
     }
 }
