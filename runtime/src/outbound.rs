@@ -6,7 +6,9 @@ use std::time::Duration;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body_util::BodyExt;
+use nigh_model::limits::OUTBOUND_REQUESTS_PER_CALL_MAX;
 use nigh_model::spec::OutboundRule;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{
@@ -20,8 +22,13 @@ use crate::headers;
 const BODY_CHUNK_BYTES_MAX: usize = 64 << 10;
 
 /// The border for outbound requests of one call.
+///
+/// Bounds connections: each request has one of its own, and a place from the moment the guest
+/// sends it until that connection ends, which is when the response's body has been read or
+/// dropped, or when the request has failed or was dropped before.
 pub(crate) struct Outbound {
     rules: Arc<[OutboundRule]>,
+    places: Arc<Semaphore>,
     deadline: Instant,
 }
 
@@ -30,7 +37,7 @@ type Sending = Box<dyn Future<Output = Result<(Response<WasiBody>, Io)>> + Send>
 
 impl Outbound {
     pub(crate) fn new(rules: Arc<[OutboundRule]>, deadline: Instant) -> Self {
-        Self { rules, deadline }
+        Self { rules, places: Arc::new(Semaphore::new(OUTBOUND_REQUESTS_PER_CALL_MAX)), deadline }
     }
 }
 
@@ -53,6 +60,10 @@ impl WasiHttpHooks for Outbound {
             tracing::debug!(uri = %request.uri(), "outbound request denied");
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            tracing::debug!(uri = %request.uri(), "too many outbound requests at once");
+            return Box::new(async { Err(Error::ConnectionLimitReached) });
+        };
         // A `host` that the guest set could name another site than the rule.
         request.headers_mut().remove(header::HOST);
         if let Some(host) = host_of(request.uri()) {
@@ -65,6 +76,7 @@ impl WasiHttpHooks for Outbound {
             let (response, io) =
                 sent.await.map_err(|_| Error::ConnectionTimeout)?.map_err(quiet)?;
             let io = async move {
+                let _place = place;
                 if let Err(error) = io.await {
                     tracing::debug!(%error, "outbound connection ended");
                 }
@@ -166,6 +178,25 @@ mod tests {
             assert!(!allows(denied), "{denied}");
         }
         assert!(!allowed(&[], &"https://api.example.com/".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn requests_at_once_are_bounded_and_a_dropped_one_makes_room() {
+        // Takes connections into its backlog, and never answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let rules = Arc::new([OutboundRule::try_from(url.clone()).unwrap()]);
+        let mut outbound = Outbound::new(rules, Instant::now() + Duration::from_secs(60));
+        let mut send = || {
+            let body = http_body_util::Empty::new().map_err(|never| match never {});
+            let request = Request::get(format!("{url}/")).body(body.boxed_unsync()).unwrap();
+            Box::into_pin(outbound.send_request(request, None, Box::new(async { Ok(()) })))
+        };
+        let mut sent: Vec<_> = (0..OUTBOUND_REQUESTS_PER_CALL_MAX).map(|_| send()).collect();
+        assert!(futures::poll!(sent[0].as_mut()).is_pending());
+        assert!(matches!(send().await, Err(Error::ConnectionLimitReached)));
+        sent.truncate(OUTBOUND_REQUESTS_PER_CALL_MAX - 1);
+        assert!(futures::poll!(send().as_mut()).is_pending());
     }
 
     #[test]
