@@ -3,7 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{App, Caller, Needs, Ports, Up, component, nigh, output, run};
+use crate::harness::{
+    App, Caller, Needs, Ports, Up, assert_log_expected, component, nigh, output, run,
+};
 
 /// Of the replay of the demonstration.
 const REPLAY_SECONDS: &str = "6";
@@ -20,6 +22,7 @@ fn the_demonstration_runs_ends_well_and_prints_a_table_without_colour_into_a_pip
         let ran = output(command).await;
         eprintln!("{}\n{}", ran.stdout, ran.stderr);
         assert_eq!(ran.exit, Some(0), "the demonstration took {:?}", ran.took);
+        assert_log_expected(folder.path());
         for column in ["NODE", "REGION", "ENTERED", "FORWARDED", "COLD", "WARM"] {
             assert!(ran.stdout.contains(column), "no column {column}:\n{}", ran.stdout);
         }

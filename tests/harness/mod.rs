@@ -33,5 +33,5 @@ pub(crate) use ports::Ports;
 pub(crate) use raw::Raw;
 pub(crate) use server::Server;
 pub(crate) use turn::{Needs, run};
-pub(crate) use up::Up;
+pub(crate) use up::{Up, assert_log_expected};
 pub(crate) use wait::{Seen, wait_until};

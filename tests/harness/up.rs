@@ -5,6 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::command::{clean, program};
+use super::log::Expected;
 use super::turn::is_failing;
 use super::wait::{Seen, wait_until};
 use super::{leash, log, node};
@@ -17,6 +18,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(8);
 /// A running `nigh up`.
 pub(crate) struct Up {
     child: Option<Child>,
+    folder: PathBuf,
     stdout: PathBuf,
     stderr: PathBuf,
 }
@@ -38,7 +40,7 @@ impl Up {
             .spawn()
             .expect("the binary starts");
         leash::hold(child.id());
-        Self { child: Some(child), stdout, stderr }
+        Self { child: Some(child), folder: folder.to_owned(), stdout, stderr }
     }
 
     /// What it printed so far.
@@ -55,7 +57,7 @@ impl Up {
         .await;
     }
 
-    /// SIGTERM; how it ended and how long that took.
+    /// SIGTERM; how it ended and how long that took. Its nodes must have logged nothing unexpected.
     pub(crate) async fn stop(mut self) -> (ExitStatus, Duration) {
         let mut child = self.child.take().expect("it runs");
         let began = Instant::now();
@@ -65,9 +67,25 @@ impl Up {
             std::future::ready(ended.map_or(Seen::NotYet("it still runs"), Seen::Yes))
         });
         let status = ended.await;
+        let took = began.elapsed();
         leash::free(child.id());
-        (status, began.elapsed())
+        assert_log_expected(&self.folder);
+        (status, took)
     }
+}
+
+/// Fails when the nodes of a `nigh up` that ran in `folder` logged what nobody expected.
+pub(crate) fn assert_log_expected(folder: &Path) {
+    let path = log_of(folder);
+    assert!(!log::lines(&path).is_empty(), "there is no log at {}", path.display());
+    let raft = Expected::new("openraft::", "nodes start and stop at their own times");
+    let unexpected = log::unexpected(&path, &[raft], usize::MAX);
+    assert!(unexpected.is_empty(), "unexpected in nigh.log:\n{}", unexpected.join("\n"));
+}
+
+/// The log of all nodes, in the data folder that `nigh up` makes unless told otherwise.
+fn log_of(folder: &Path) -> PathBuf {
+    folder.join(".nigh").join("nigh.log")
 }
 
 impl Drop for Up {
@@ -81,6 +99,7 @@ impl Drop for Up {
         if is_failing() {
             log::print_tail("nigh up, stdout", &self.stdout);
             log::print_tail("nigh up, stderr", &self.stderr);
+            log::print_tail("nigh up, nigh.log", &log_of(&self.folder));
         }
     }
 }
