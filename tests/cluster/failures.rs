@@ -274,6 +274,37 @@ async fn lose_the_majority(cluster: &mut Cluster, loss: Loss) {
     cluster.deploy(left[0], &App::new(&name, component("hello"))).await;
 }
 
+/// It was let go from the Raft group and could not be told: its own log says that it is a member.
+#[test]
+fn a_voter_that_was_replaced_while_it_was_down_follows_again() {
+    run(Needs::Quiet, Duration::from_secs(150), async {
+        let mut cluster = Cluster::start(Layout::five()).await;
+        expect_a_death(&mut cluster);
+        let all: Vec<usize> = (0..cluster.len()).collect();
+        let leader = cluster.leader().await;
+        // One whose region has another node, so that it is not needed as a voter afterwards.
+        let region = |node: usize| cluster.node(node).region().to_owned();
+        let neighbours = |node: usize| all.iter().filter(|at| region(**at) == region(node)).count();
+        let voters = cluster.voters().await;
+        let mut others = voters.into_iter().filter(|voter| *voter != leader);
+        let lost = others.find(|voter| neighbours(*voter) > 1).unwrap();
+
+        cluster.kill9(lost);
+        let replaced =
+            wait_until("another votes in its place", Duration::from_secs(60), || async {
+                let voters = cluster.voters().await;
+                Seen::when(voters.len() == 3 && !voters.contains(&lost), voters)
+            });
+        replaced.await;
+        cluster.deploy(leader, &App::example("hello")).await;
+        cluster.restart(lost);
+        cluster.agree(&all, Duration::from_secs(20)).await;
+        cluster.deploy(lost, &App::new("second", component("hello"))).await;
+        cluster.answers(&all, "/second", Duration::from_secs(5)).await;
+        cluster.end().await;
+    });
+}
+
 #[test]
 fn nodes_restart_one_after_the_other_under_load_without_a_failed_call() {
     run(Needs::Quiet, Duration::from_secs(120), async {

@@ -43,12 +43,11 @@ pub(crate) async fn keep_following(
                     Err(Left::Unknown(why)) => return Err(why),
                     Err(Left::Broken(why)) => {
                         tracing::debug!(?source, why, "state stream ended");
+                        // The next source says otherwise, if it can.
+                        control.health.note_silence();
                     }
                     Ok(()) => break,
                 }
-            }
-            if !control.is_fed() {
-                control.health.note_silence();
             }
         }
         tokio::select! {

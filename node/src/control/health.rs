@@ -21,6 +21,8 @@ pub(crate) struct Health {
     pub(crate) learners: Vec<NodeId>,
     /// Since when no leader with a quorum is known; none while there is one.
     pub(crate) lost_since: Option<Instant>,
+    /// When this was learnt.
+    pub(crate) told: Instant,
 }
 
 impl Health {
@@ -62,6 +64,7 @@ impl Health {
             term: message.term,
             voters: message.voters.iter().copied().map(NodeId).collect(),
             learners: message.learners.iter().copied().map(NodeId).collect(),
+            told: Instant::now(),
             lost_since: (!lost.is_zero()).then(|| before_now(lost)),
         }
     }
@@ -88,6 +91,7 @@ impl HealthBook {
             voters: Vec::new(),
             learners: Vec::new(),
             lost_since: Some(Instant::now()),
+            told: Instant::now(),
         };
         Self { current: Arc::new(watch::channel(health).0) }
     }
@@ -114,11 +118,11 @@ impl HealthBook {
         });
     }
 
-    /// Notes that nobody tells anything any more.
+    /// Notes that nobody tells anything any more: what was known is lost since it was told.
     pub(crate) fn note_silence(&self) {
         self.current.send_if_modified(|current| {
             let changed = current.leader.take().is_some() || current.lost_since.is_none();
-            current.lost_since.get_or_insert_with(Instant::now);
+            current.lost_since.get_or_insert(current.told);
             changed
         });
     }

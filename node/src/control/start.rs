@@ -254,6 +254,7 @@ async fn keep_health(control: Control, stop: CancellationToken, failed: mpsc::Se
                 voters: membership.voter_ids().map(NodeId).collect(),
                 learners: membership.learner_ids().map(NodeId).collect(),
                 lost_since: lost.map(before_now),
+                told: Instant::now(),
             });
         }
         if should_stand(&control, &now, heard.ago()) && stood.elapsed() > STAND_INTERVAL {
