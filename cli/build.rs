@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Asked for when it runs: the compiled script may outlive the folder that it was made in.
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let root = Path::new(&own).join("..");
     println!("cargo:rustc-env=NIGH_BUILD_COMMIT={}", commit(&root));
     println!("cargo:rustc-env=NIGH_BUILD_WASMTIME={}", wasmtime(&root));
     println!("cargo:rerun-if-changed=build.rs");
