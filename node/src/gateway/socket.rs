@@ -11,8 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// A connection on which nothing has come by then is closed.
-const FIRST_BYTE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A connection that has not begun by then is closed: nothing has come, or only a part of what
+/// tells HTTP/2 from HTTP/1, for which the server waits without a limit of its own.
+const BEGIN_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How HTTP/2 begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A caller that takes no byte for this long is gone, or means harm.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// After the last answer what still comes is read and dropped for this long: closing a socket
@@ -24,8 +27,8 @@ const LINGER_BYTES_MAX: usize = 1 << 20;
 /// A caller's connection.
 pub(super) struct Socket {
     stream: TcpStream,
-    /// Runs until the first byte has come.
-    silence: Option<Pin<Box<Sleep>>>,
+    /// Runs until it is told which HTTP is spoken, with how much of the preface has come.
+    silence: Option<(Pin<Box<Sleep>>, usize)>,
     /// Runs while the caller takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
     /// Runs after the last byte was sent, with what may still be dropped.
@@ -34,7 +37,7 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        let silence = Some(Box::pin(sleep(FIRST_BYTE_WAIT_MAX)));
+        let silence = Some((Box::pin(sleep(BEGIN_WAIT_MAX)), 0));
         Self { stream, silence, stall: None, linger: None }
     }
 
@@ -60,14 +63,20 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
-        match (&poll, &mut self.silence) {
-            (Poll::Ready(_), silence) => *silence = None,
-            (Poll::Pending, Some(silence)) => {
-                ready!(silence.as_mut().poll(context));
-                return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "nothing came")));
-            }
-            (Poll::Pending, None) => {}
+        let Some((silence, matched)) = &mut self.silence else { return poll };
+        if poll.is_pending() {
+            ready!(silence.as_mut().poll(context));
+            return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "it did not begin")));
+        }
+        let came = &buffer.filled()[before..];
+        *matched += came.len();
+        let undecided = !came.is_empty()
+            && *matched < PREFACE.len()
+            && PREFACE[*matched - came.len()..].starts_with(came);
+        if !undecided {
+            self.silence = None;
         }
         poll
     }
@@ -122,5 +131,38 @@ impl AsyncWrite for Socket {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    /// What a second read brings after this was sent, and nothing more; none: it waits on.
+    async fn second_read(sent: &[u8]) -> Option<io::Result<usize>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut socket = Socket::new(listener.accept().await.unwrap().0);
+        caller.write_all(sent).await.unwrap();
+        let mut buffer = [0; 64];
+        assert_eq!(socket.read(&mut buffer).await.unwrap(), sent.len());
+        tokio::time::pause();
+        let second = tokio::time::timeout(2 * BEGIN_WAIT_MAX, socket.read(&mut buffer)).await;
+        tokio::time::resume();
+        second.ok()
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_sends_a_part_of_the_preface_is_not_waited_for() {
+        let second = second_read(b"PRI * HT").await.unwrap();
+        assert_eq!(second.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_has_begun_may_take_its_time() {
+        assert!(second_read(b"G").await.is_none());
+        assert!(second_read(PREFACE).await.is_none());
     }
 }
