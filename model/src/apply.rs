@@ -1,11 +1,14 @@
 //! How a command changes the state. Pure: the same log gives the same state on every node.
 
+mod access;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::audit::AuditEntry;
 use crate::command::{Command, Envelope, NodeSpec, Outcome, Refusal, Reply};
 use crate::ids::{AppName, FunctionRef, NodeId, RequestId, RevisionId};
-use crate::limits::{REPLIES_KEPT, REVISIONS_KEPT};
+use crate::limits::{AUDIT_KEPT, REPLIES_KEPT, REVISIONS_KEPT};
 use crate::route::Route;
 use crate::spec::AppSpec;
 use crate::state::{App, Assignment, Node, Revision, State};
@@ -32,6 +35,8 @@ pub enum Event {
     Deleted(AppName),
     /// Assignments changed.
     Placed,
+    /// Tokens or authorities changed.
+    Access,
 }
 
 /// Applies the entry of this log index. Entries come in order, each once.
@@ -44,6 +49,7 @@ pub fn apply(state: &mut State, index: u64, envelope: &Envelope) -> Applied {
     }
     let mut events = Vec::new();
     let reply = carry_out(state, index, envelope, &mut events);
+    note(state, index, envelope, &reply);
     if let Some(id) = &envelope.request_id {
         remember(state, index, id, &reply);
     }
@@ -66,20 +72,35 @@ fn carry_out(
         return Err(Refusal::NotBootstrapped);
     }
     match &envelope.command {
-        Command::Bootstrap { cluster, node } => {
+        Command::Bootstrap { cluster, node, authority, tokens } => {
             if state.cluster.is_some() {
                 return Err(Refusal::AlreadyBootstrapped);
             }
-            state.cluster = Some(cluster.clone());
+            let mut begun = state.clone();
+            begun.cluster = Some(cluster.clone());
+            if let Some(authority) = authority {
+                access::add_authority(&mut begun, authority)?;
+                access::sign_with(&mut begun, authority.id())?;
+            }
+            for token in tokens {
+                access::create_token(&mut begun, envelope.at_ms, token)?;
+            }
+            *state = begun;
             register(state, index, NodeId(1), node, events)
         }
-        Command::RegisterNode { node, replaces } => {
-            if let Some(holder) = state.node_named(node.name.as_str()) {
-                if Some(holder.id) != *replaces {
-                    return Err(Refusal::NodeNameTaken { name: node.name.clone(), id: holder.id });
+        Command::RegisterNode { node, replaces, token } => {
+            let holder = state.node_named(node.name.as_str()).map(|holder| holder.id);
+            if let Some(token) = token {
+                access::check_join(state, envelope.at_ms, token, node, holder.is_some())?;
+            }
+            if let Some(id) = holder {
+                if Some(id) != *replaces {
+                    return Err(Refusal::NodeNameTaken { name: node.name.clone(), id });
                 }
-                let id = holder.id;
                 forget(state, id);
+            }
+            if let Some(token) = token {
+                access::burn(state, token);
             }
             register(state, index, NodeId(index), node, events)
         }
@@ -115,6 +136,25 @@ fn carry_out(
             Ok(Reply::Done)
         }
         Command::Place { basis, set, remove } => place(state, index, *basis, set, remove, events),
+        Command::CreateToken { .. }
+        | Command::RevokeToken { .. }
+        | Command::AddAuthority { .. }
+        | Command::SignWith { .. }
+        | Command::DropAuthority { .. } => {
+            let reply = access::carry_out(state, envelope)?;
+            events.push(Event::Access);
+            Ok(reply)
+        }
+    }
+}
+
+fn note(state: &mut State, index: u64, envelope: &Envelope, reply: &Outcome) {
+    let Envelope { at_ms, by, command, .. } = envelope;
+    let entry = AuditEntry::of(index, *at_ms, by.clone(), command, reply);
+    state.audit.insert(index, Arc::new(entry));
+    while state.audit.len() > AUDIT_KEPT {
+        let Some((oldest, _)) = state.audit.get_min().cloned() else { break };
+        state.audit.remove(&oldest);
     }
 }
 

@@ -2,12 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::{Token, TokenId};
+use crate::audit::Actor;
+use crate::digest::Digest;
 use crate::error::Kind;
 use crate::ids::{
     AppName, ClusterId, FunctionRef, NodeId, NodeName, Region, RequestId, RevisionId, Zone,
 };
 use crate::spec::AppSpec;
 use crate::state::{Addresses, Assignment, Location};
+use crate::trust::Authority;
 
 /// A command with what makes its application a pure function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +20,9 @@ pub struct Envelope {
     pub request_id: Option<RequestId>,
     /// The proposer's time, in ms since the Unix epoch.
     pub at_ms: u64,
+    /// Who asked for it; none: the cluster itself.
+    #[serde(default)]
+    pub by: Option<Actor>,
     /// What to do.
     pub command: Command,
 }
@@ -29,6 +36,12 @@ pub enum Command {
         cluster: ClusterId,
         /// The first node.
         node: NodeSpec,
+        /// The authority that it has made.
+        #[serde(default)]
+        authority: Option<Authority>,
+        /// The first tokens.
+        #[serde(default)]
+        tokens: Vec<Token>,
     },
     /// Admit a node; its id is the log index of this command.
     RegisterNode {
@@ -36,6 +49,9 @@ pub enum Command {
         node: NodeSpec,
         /// The registered holder of the name when it is known to be dead; it is removed.
         replaces: Option<NodeId>,
+        /// The token that it has shown; one use of it is taken.
+        #[serde(default)]
+        token: Option<TokenId>,
     },
     /// Note that a registered node has come back with other addresses or another build.
     UpdateNode {
@@ -84,6 +100,31 @@ pub enum Command {
         set: Vec<(FunctionRef, Assignment)>,
         /// Assignments that end.
         remove: Vec<FunctionRef>,
+    },
+    /// Keep a token.
+    CreateToken {
+        /// The token.
+        token: Token,
+    },
+    /// Forget a token: what shows it is refused from now on.
+    RevokeToken {
+        /// The token.
+        id: TokenId,
+    },
+    /// Trust one more authority.
+    AddAuthority {
+        /// The authority.
+        authority: Authority,
+    },
+    /// Sign certificates by a trusted authority from now on.
+    SignWith {
+        /// The authority.
+        id: Digest,
+    },
+    /// Trust an authority no longer.
+    DropAuthority {
+        /// The authority.
+        id: Digest,
     },
 }
 
@@ -207,6 +248,41 @@ pub enum Refusal {
         /// Why it may not.
         why: String,
     },
+    /// No token can be made so.
+    #[error("the token cannot be made: {why}")]
+    BadToken {
+        /// Why not.
+        why: String,
+    },
+    /// No such token.
+    #[error("there is no token {id}: it was revoked, has expired or is used up")]
+    NoSuchToken {
+        /// The id.
+        id: TokenId,
+    },
+    /// The token does not admit this node.
+    #[error("token {id} does not admit this node: {why}")]
+    TokenRefused {
+        /// The token.
+        id: TokenId,
+        /// Why not.
+        why: String,
+    },
+    /// No more than a few authorities are trusted at once.
+    #[error("another authority is still taking over: wait until it has")]
+    AuthoritiesFull,
+    /// No such authority.
+    #[error("no authority has the fingerprint {id}")]
+    NoSuchAuthority {
+        /// The fingerprint.
+        id: Digest,
+    },
+    /// The authority that signs is trusted.
+    #[error("authority {id} is the one that signs")]
+    AuthorityInUse {
+        /// The fingerprint.
+        id: Digest,
+    },
 }
 
 impl Refusal {
@@ -218,12 +294,17 @@ impl Refusal {
             | Self::NodeNameChanged { .. }
             | Self::NotRollingOut { .. }
             | Self::RouteTaken { .. }
+            | Self::AuthoritiesFull
+            | Self::AuthorityInUse { .. }
             | Self::StalePlan { .. } => Kind::Conflict,
+            Self::TokenRefused { .. } => Kind::Denied,
             Self::NotBootstrapped => Kind::Unavailable,
-            Self::NoSuchNode { .. } | Self::NoSuchApp { .. } | Self::NoSuchRevision { .. } => {
-                Kind::NotFound
-            }
-            Self::BadSpec(_) | Self::BadPlan { .. } => Kind::Invalid,
+            Self::NoSuchNode { .. }
+            | Self::NoSuchApp { .. }
+            | Self::NoSuchToken { .. }
+            | Self::NoSuchAuthority { .. }
+            | Self::NoSuchRevision { .. } => Kind::NotFound,
+            Self::BadSpec(_) | Self::BadPlan { .. } | Self::BadToken { .. } => Kind::Invalid,
         }
     }
 
@@ -242,6 +323,12 @@ impl Refusal {
             Self::RouteTaken { .. } => "ROUTE_TAKEN",
             Self::StalePlan { .. } => "STALE_PLAN",
             Self::BadPlan { .. } => "BAD_PLAN",
+            Self::BadToken { .. } => "BAD_TOKEN",
+            Self::NoSuchToken { .. } => "NO_SUCH_TOKEN",
+            Self::TokenRefused { .. } => "TOKEN_REFUSED",
+            Self::AuthoritiesFull => "AUTHORITIES_FULL",
+            Self::NoSuchAuthority { .. } => "NO_SUCH_AUTHORITY",
+            Self::AuthorityInUse { .. } => "AUTHORITY_IN_USE",
         }
     }
 }
@@ -293,6 +380,7 @@ mod tests {
         let envelope = Envelope {
             request_id: Some(RequestId::new("a").unwrap()),
             at_ms: 7,
+            by: None,
             command: Command::DeleteApp { app: AppName::new("shop").unwrap() },
         };
         assert_eq!(decode(&encode(&envelope)).unwrap(), envelope);

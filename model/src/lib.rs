@@ -5,7 +5,9 @@
 //!
 //! It deliberately does not know how anything is stored, sent, placed or run.
 
+pub mod access;
 pub mod apply;
+pub mod audit;
 pub mod command;
 pub mod digest;
 pub mod error;
@@ -15,6 +17,7 @@ pub mod route;
 pub mod spec;
 pub mod state;
 pub mod suggest;
+pub mod trust;
 
 pub use apply::{Applied, Event, apply};
 pub use command::{Command, Envelope, Outcome, Refusal, Reply};

@@ -56,6 +56,15 @@ pub const REVISIONS_KEPT: usize = 5;
 /// Answers kept so that a repeated request id is answered the same.
 pub const REPLIES_KEPT: usize = 4_096;
 
+/// Tokens that a cluster keeps at once.
+pub const TOKENS_MAX: usize = 10_000;
+/// Longest name of a token, in bytes.
+pub const TOKEN_NAME_LENGTH_MAX: usize = 128;
+/// Authorities trusted at once: the one that signs and the one that it takes over from.
+pub const AUTHORITIES_MAX: usize = 2;
+/// Changes that are kept for `nigh operator audit`.
+pub const AUDIT_KEPT: usize = 2_000;
+
 /// Request and response heads together with their header names and values, in bytes.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Most headers in one request or response.

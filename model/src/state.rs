@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::{Token, TokenId};
+use crate::audit::AuditEntry;
 use crate::command::Outcome;
 use crate::digest::Digest;
 use crate::ids::{
     AppName, ClusterId, FunctionRef, NodeId, NodeName, Region, RequestId, RevisionId, Zone,
 };
 use crate::spec::{AppSpec, FunctionSpec};
+use crate::trust::Trust;
 
 /// An ordered map whose copies share what they have in common, so that readers keep theirs.
 pub type Map<K, V> = imbl::OrdMap<K, V>;
@@ -37,6 +40,15 @@ pub struct State {
     pub replies: Map<RequestId, Arc<Outcome>>,
     /// The request ids of `replies` by the log index that answered them, oldest first.
     pub replies_by_index: Map<u64, RequestId>,
+    /// Whose certificates the nodes accept.
+    #[serde(default)]
+    pub trust: Arc<Trust>,
+    /// The tokens by which people, scripts and new nodes are known.
+    #[serde(default)]
+    pub tokens: Map<TokenId, Arc<Token>>,
+    /// The last changes, by log index.
+    #[serde(default)]
+    pub audit: Map<u64, Arc<AuditEntry>>,
 }
 
 /// A point on the earth, in degrees.

@@ -39,11 +39,14 @@ fn entry(index: u64) -> Entry {
     let node = spec(&format!("node-{index}"));
     let cluster = ClusterId::new("0123456789abcdef0123456789abcdef").unwrap();
     let command = match index {
-        1 => Command::Bootstrap { cluster, node },
-        _ => Command::RegisterNode { node, replaces: None },
+        1 => Command::Bootstrap { cluster, node, authority: None, tokens: Vec::new() },
+        _ => Command::RegisterNode { node, replaces: None, token: None },
     };
     let request_id = Some(RequestId::new(format!("r{index}")).unwrap());
-    Entry::new_normal(log_id(index), Proposal::new(&Envelope { request_id, at_ms: 1, command }))
+    Entry::new_normal(
+        log_id(index),
+        Proposal::new(&Envelope { request_id, at_ms: 1, by: None, command }),
+    )
 }
 
 fn open(path: &Path) -> Result<Stores, Error> {

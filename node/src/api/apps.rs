@@ -73,8 +73,12 @@ impl AppsService {
     fn rehearse(&self, state: &State, command: &Command) -> Outcome {
         let mut copy = state.clone();
         let index = copy.applied + 1;
-        let envelope =
-            Envelope { request_id: None, at_ms: clock::now_ms(), command: command.clone() };
+        let envelope = Envelope {
+            request_id: None,
+            at_ms: clock::now_ms(),
+            by: None,
+            command: command.clone(),
+        };
         nigh_model::apply(&mut copy, index, &envelope).reply
     }
 

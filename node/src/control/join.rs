@@ -248,7 +248,7 @@ pub(super) async fn admit(control: &Control, request: JoinRequest) -> Result<Joi
             Some(holder.id)
         }
     };
-    let command = Command::RegisterNode { node, replaces };
+    let command = Command::RegisterNode { node, replaces, token: None };
     let (_, outcome) = control.propose(Some(request_id), command).await?;
     let id = match outcome {
         Ok(Reply::Node(id)) => id,

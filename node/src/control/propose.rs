@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nigh_model::audit::Actor;
 use nigh_model::command::{self, Command, Envelope, Outcome};
 use nigh_model::{ClusterId, Kind, NodeId, RequestId};
 use nigh_proto::peer::v1::control_client::ControlClient;
@@ -123,8 +124,21 @@ impl Control {
         request_id: Option<RequestId>,
         command: Command,
     ) -> Result<(u64, Outcome), Unavailable> {
+        self.propose_by(None, request_id, command).await
+    }
+
+    /// The same for somebody, whom the audit log shall name.
+    ///
+    /// # Errors
+    /// As [`propose`](Self::propose).
+    pub(crate) async fn propose_by(
+        &self,
+        by: Option<Actor>,
+        request_id: Option<RequestId>,
+        command: Command,
+    ) -> Result<(u64, Outcome), Unavailable> {
         let request_id = Some(request_id.unwrap_or_else(clock::request_id));
-        let envelope = Envelope { request_id, at_ms: clock::now_ms(), command };
+        let envelope = Envelope { request_id, at_ms: clock::now_ms(), by, command };
         let bytes = command::encode(&envelope);
         let deadline = Instant::now() + self.budget();
         let (index, outcome) = self.try_until(deadline, Attempt::Write(&bytes)).await?;

@@ -151,9 +151,13 @@ pub(crate) async fn bootstrap(control: &Control, config: &Config) -> Result<(), 
         .current_leader(control.own.0, "the first node leads")
         .await
         .map_err(|error| failed(&error))?;
-    let command =
-        Command::Bootstrap { cluster: control.cluster.clone(), node: join::describe(config) };
-    let envelope = Envelope { request_id: None, at_ms: clock::now_ms(), command };
+    let command = Command::Bootstrap {
+        cluster: control.cluster.clone(),
+        node: join::describe(config),
+        authority: None,
+        tokens: Vec::new(),
+    };
+    let envelope = Envelope { request_id: None, at_ms: clock::now_ms(), by: None, command };
     let written = control
         .raft
         .client_write(Proposal::new(&envelope))
