@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nigh_model::access::{Secret, TokenId};
 use nigh_model::{ClusterId, RequestId};
 
 /// Milliseconds since the Unix epoch.
@@ -20,6 +21,18 @@ pub(crate) fn request_id() -> RequestId {
 pub(crate) fn cluster_id() -> ClusterId {
     let text = format!("{:032x}", rand::random::<u128>());
     ClusterId::new(text).expect("32 hexadecimal digits are a cluster id")
+}
+
+/// A new token's public and secret half.
+pub(crate) fn token() -> (TokenId, Secret) {
+    (TokenId::from_bytes(rand::random()), Secret::from_bytes(rand::random()))
+}
+
+/// A new key or nonce.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes);
+    bytes
 }
 
 /// Random bits for jitter, salts and trace ids.

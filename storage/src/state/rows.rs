@@ -1,6 +1,9 @@
 //! A state as rows of a table, and what changes in the table from one state to the next. Pure.
 
+use std::sync::Arc;
+
 use imbl::ordmap::DiffItem;
+use nigh_model::trust::Trust;
 use nigh_model::{ClusterId, State};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,6 +15,8 @@ const APP: u8 = b'a';
 const ASSIGNMENT: u8 = b'p';
 const REPLY: u8 = b'r';
 const REPLY_INDEX: u8 = b'i';
+const TOKEN: u8 = b't';
+const AUDIT: u8 = b'u';
 
 /// A changed row: its key, the bytes before and after.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,18 +32,21 @@ pub(super) struct Scalars {
     pub applied: u64,
     pub cluster: Option<ClusterId>,
     pub plan_basis: u64,
+    #[serde(default)]
+    pub trust: Arc<Trust>,
 }
 
 impl Scalars {
     pub(super) fn of(state: &State) -> Self {
-        let State { applied, cluster, plan_basis, .. } = state;
-        Self { applied: *applied, cluster: cluster.clone(), plan_basis: *plan_basis }
+        let State { applied, cluster, plan_basis, trust, .. } = state;
+        let (cluster, trust) = (cluster.clone(), trust.clone());
+        Self { applied: *applied, cluster, plan_basis: *plan_basis, trust }
     }
 
     /// A state with these fields and no rows yet.
     pub(super) fn into_state(self) -> State {
-        let Self { applied, cluster, plan_basis } = self;
-        State { applied, cluster, plan_basis, ..State::default() }
+        let Self { applied, cluster, plan_basis, trust } = self;
+        State { applied, cluster, plan_basis, trust, ..State::default() }
     }
 }
 
@@ -89,11 +97,14 @@ pub(super) fn changes(old: &State, new: &State) -> Vec<Change> {
         applied: _,
         cluster: _,
         plan_basis: _,
+        trust: _,
         nodes,
         apps,
         assignments,
         replies,
         replies_by_index,
+        tokens,
+        audit,
     } = new;
     let mut out = Vec::new();
     for item in old.nodes.diff(nodes) {
@@ -110,6 +121,12 @@ pub(super) fn changes(old: &State, new: &State) -> Vec<Change> {
     }
     for item in old.replies_by_index.diff(replies_by_index) {
         out.push(change(REPLY_INDEX, item, |index| index.to_be_bytes().to_vec()));
+    }
+    for item in old.tokens.diff(tokens) {
+        out.push(change(TOKEN, item, |id| id.as_str().as_bytes().to_vec()));
+    }
+    for item in old.audit.diff(audit) {
+        out.push(change(AUDIT, item, |index| index.to_be_bytes().to_vec()));
     }
     out
 }
@@ -137,6 +154,12 @@ pub(super) fn insert(state: &mut State, key: &[u8], value: &[u8]) -> bool {
         }),
         REPLY_INDEX => number().zip(read(value)).map(|(index, id)| {
             state.replies_by_index.insert(index, id);
+        }),
+        TOKEN => text().and_then(|id| id.parse().ok()).zip(read(value)).map(|(id, token)| {
+            state.tokens.insert(id, token);
+        }),
+        AUDIT => number().zip(read(value)).map(|(index, entry)| {
+            state.audit.insert(index, entry);
         }),
         _ => None,
     };

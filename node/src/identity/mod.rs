@@ -1,0 +1,65 @@
+//! Who is who between nodes: the cluster's authority, the certificate of each node, and the TLS
+//! that both ends of a peer connection speak.
+//!
+//! `authority` signs, `certificate` reads what was signed, `sealed` keeps the authority's key on
+//! disk, `folder` holds all of it, `tls` makes configurations of it, `keeper` renews. What a node
+//! is allowed to ask is not decided here: see `peer/gate.rs`.
+
+mod authority;
+mod begin;
+mod certificate;
+mod folder;
+mod keeper;
+mod sealed;
+mod tls;
+
+pub(crate) use authority::{Request, Signer, Subject};
+pub(crate) use begin::{Begun, begin, begun};
+pub(crate) use certificate::Leaf;
+pub(crate) use folder::IdentityFolder;
+pub(crate) use keeper::{Keeper, Own};
+pub(crate) use tls::{Material, PEER_ALPN, Tls, pinned_client, provider};
+
+use nigh_model::{ClusterId, NodeId};
+use rustls::pki_types::ServerName;
+
+/// A name that the certificate of every node carries: who does not mean a certain node asks
+/// for this one.
+pub(crate) const ANY_NODE: &str = "nigh.internal";
+
+/// The name that only the certificate of this node carries.
+pub(crate) fn name_of(node: NodeId, cluster: &ClusterId) -> String {
+    format!("n{node}.{cluster}.{ANY_NODE}")
+}
+
+/// The name that a peer's certificate must carry: a certain node's, or any node's.
+pub(crate) fn server_name(node: Option<NodeId>, cluster: &ClusterId) -> ServerName<'static> {
+    let name = node.map_or_else(|| ANY_NODE.to_owned(), |node| name_of(node, cluster));
+    ServerName::try_from(name).expect("letters, digits and dots are a DNS name")
+}
+
+/// Why an identity cannot be used or made.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The disk does not do what it should.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: std::path::PathBuf,
+        /// What the disk said.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path} is damaged: {why}")]
+    Damaged {
+        /// The file.
+        path: std::path::PathBuf,
+        /// In what.
+        why: String,
+    },
+    /// A certificate or key is not what it should be.
+    #[error("{0}")]
+    Invalid(String),
+}
