@@ -138,6 +138,11 @@ impl Secret {
         Digest::of(&self.0)
     }
 
+    /// The secret's bytes: to be sent, sealed, to those who check it.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     fn parse(digits: &str) -> Result<Self, BadToken> {
         let bad = BadToken("a token's secret is 64 hexadecimal digits");
         let bytes = hex::decode(digits).map_err(|_| bad)?;

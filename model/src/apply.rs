@@ -100,7 +100,7 @@ fn carry_out(
                 forget(state, id);
             }
             if let Some(token) = token {
-                access::burn(state, token);
+                access::burn(state, envelope.at_ms, token);
             }
             register(state, index, NodeId(index), node, events)
         }

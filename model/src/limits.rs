@@ -60,6 +60,8 @@ pub const REPLIES_KEPT: usize = 4_096;
 pub const TOKENS_MAX: usize = 10_000;
 /// Longest name of a token, in bytes.
 pub const TOKEN_NAME_LENGTH_MAX: usize = 128;
+/// A join token that is used up is remembered for this long, in ms.
+pub const SPENT_TOKEN_KEPT_MS: u64 = 600_000;
 /// Authorities trusted at once: the one that signs and the one that it takes over from.
 pub const AUTHORITIES_MAX: usize = 2;
 /// Changes that are kept for `nigh operator audit`.

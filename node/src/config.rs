@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use nigh_model::access::JoinToken;
 use nigh_model::{Location, NodeName, Region, Zone};
 use nigh_placement::RttMatrix;
 
@@ -32,6 +34,16 @@ pub struct Config {
     pub advertise: Option<String>,
     /// How it comes to its cluster.
     pub start: Start,
+    /// What it shows to be admitted; not needed on data that belongs to a cluster.
+    pub join_token: Option<TokenSource>,
+    /// Where the node that begins a cluster writes a token by which others may join, any number
+    /// of them, for as long as it is not revoked.
+    pub write_join_token: Option<PathBuf>,
+    /// What the authority's key is sealed with on this node's disk: a file of at least 32
+    /// random bytes outside the data folder. None: a key beside it.
+    pub identity_key: Option<PathBuf>,
+    /// How long the certificates live that this node signs.
+    pub certificate_life: Duration,
     /// Round trips between regions to be emulated in the peer and gossip transports.
     pub rtt: Option<Arc<RttMatrix>>,
     /// Guest instances running at once.
@@ -40,6 +52,52 @@ pub struct Config {
     pub guest_threads: usize,
     /// Compilations at once.
     pub compile_threads: usize,
+}
+
+/// Where a node has its join token from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// It was given.
+    Given(JoinToken),
+    /// It is in this file, or will be.
+    File(PathBuf),
+}
+
+impl TokenSource {
+    /// The token.
+    ///
+    /// # Errors
+    /// There is no such file yet, or it holds no token.
+    pub(crate) fn read(&self) -> Result<JoinToken, TokenError> {
+        let path = match self {
+            Self::Given(token) => return Ok(token.clone()),
+            Self::File(path) => path,
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => TokenError::Missing(path.clone()),
+            _ => TokenError::Bad { path: path.clone(), why: source.to_string() },
+        })?;
+        text.parse().map_err(|error: nigh_model::access::BadToken| TokenError::Bad {
+            path: path.clone(),
+            why: error.to_string(),
+        })
+    }
+}
+
+/// Why there is no join token.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenError {
+    /// It may still be written.
+    #[error("there is no join token in {} yet", .0.display())]
+    Missing(PathBuf),
+    /// It is none.
+    #[error("{}: {why}", path.display())]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// How a node comes to its cluster. On a data folder that belongs to one already, all of them
@@ -53,6 +111,9 @@ pub enum Start {
     /// Come back to the cluster that the data folder belongs to.
     Resume,
 }
+
+/// How long certificates of nodes live, unless told otherwise.
+pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Config {
     /// An address as others reach it: the advertised host with the port listened on.

@@ -29,9 +29,10 @@ use crate::gateway::{
     Gateway, GatewayParts, peer_invoke_service, public_invoke_service, serve_http,
 };
 use crate::gossip::{Gossip, GossipConfig, GossipTiming};
+use crate::identity;
 use crate::listeners::Listeners;
 use crate::membership::{self, Membership};
-use crate::peer::{Link, PeerServer, Peers, keep_measuring};
+use crate::peer::{Link, PeerServer, Peers, Strangers, keep_measuring};
 use crate::process::raise_file_limit;
 use crate::report::keep_reporting;
 use crate::seen::Seen;
@@ -123,11 +124,13 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
     let (stores, published) = open_stores(&config).await?;
     let decided = Decided::new(stores.state.clone());
     let link = Link::new(config.region.clone(), config.rtt.clone());
-    let peers = Peers::new(decided.clone(), link.clone());
-    let Membership { identity, gossip_seeds, hints } =
-        membership::establish(&config, &stores.data, &peers).await?;
+    let mut membership = membership::establish(&config, &stores.data).await?;
+    let peers = Peers::new(decided.clone(), link.clone(), membership.own.tls.clone());
+    membership::look_around(&config, &mut membership, &peers).await?;
+    let Membership { identity, own: own_identity, folder, gossip_seeds, hints } = membership;
     let (own, cluster) = (identity.node, identity.cluster.clone());
     let seen = Seen::default();
+    let strangers = Arc::new(Strangers::default());
     let engine = Engine::new(EngineConfig {
         slots: config.slots,
         threads: config.guest_threads,
@@ -148,6 +151,8 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
         peers: peers.clone(),
         decided: decided.clone(),
         seen: seen.clone(),
+        identity: own_identity.clone(),
+        strangers: strangers.clone(),
     };
     let running = control::start(parts, &stop, fail).await?;
     let control = running.control.clone();
@@ -213,6 +218,9 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
         gossip: gossip.service(),
         invoke: peer_invoke_service(gateway.clone()),
         logs: peer_logs_service(logs.clone()),
+        tls: own_identity.tls.clone(),
+        decided: decided.clone(),
+        strangers,
     };
     let api = Api {
         apps: AppsService {
@@ -235,7 +243,17 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
     for background in [
         Box::pin(agent_loop) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
         Box::pin(keep_measuring(own, decided.clone(), peers.clone(), stop.clone())),
-        Box::pin(keep_reporting(agent, engine.clone(), publisher, draining.clone(), stop.clone())),
+        Box::pin(keep_reporting(
+            agent,
+            engine.clone(),
+            publisher,
+            own_identity.clone(),
+            draining.clone(),
+            stop.clone(),
+        )),
+        Box::pin(
+            identity::Keeper { own: own_identity, control: control.clone() }.keep(stop.clone()),
+        ),
         Box::pin(membership::keep_acquainted(
             config.clone(),
             identity.cluster,
@@ -248,7 +266,9 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
         tokio::spawn(background.instrument(span.clone()));
     }
     if own == FIRST_NODE && decided.state().cluster.is_none() {
-        control::bootstrap(&control, &config).await?;
+        let told = config.write_join_token.as_deref();
+        let begun = || identity::begun(&folder, &config.data, told);
+        control::bootstrap(&control, &config, begun).await?;
     }
     let started = Node {
         config,

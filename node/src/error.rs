@@ -37,9 +37,29 @@ pub enum Error {
         .0.display()
     )]
     NoCluster(PathBuf),
+    /// Nothing was given to be admitted with.
+    #[error(
+        "joining a cluster takes a token: make one with `nigh operator token create --join` and \
+         give it with --join-token"
+    )]
+    NoJoinToken,
+    /// What was given to be admitted with is no token.
+    #[error("the join token cannot be used: {0}")]
+    BadJoinToken(String),
+    /// The node's certificate, key or folder of them cannot be used.
+    #[error("the identity of this node cannot be used: {0}")]
+    Identity(#[from] crate::identity::IdentityError),
+    /// The data folder belongs to a cluster, and its identity is gone.
+    #[error(
+        "{} has no certificate for the cluster that it belongs to: start with an empty data \
+         folder and a token bound to this node's name \
+         (`nigh operator token create --join --name NODE`)",
+        .0.display()
+    )]
+    NoIdentity(PathBuf),
     /// The data folder belongs to another cluster than the one to be joined.
     #[error(
-        "the data folder belongs to cluster {own}, {address} to cluster {theirs}: \
+        "the data folder belongs to cluster {own}, {address} to another one: \
          use another --data folder, or name nodes of its own cluster"
     )]
     OtherCluster {
@@ -47,8 +67,6 @@ pub enum Error {
         own: ClusterId,
         /// The node asked.
         address: String,
-        /// Its cluster.
-        theirs: String,
     },
     /// The data folder belongs to a node of another name.
     #[error(
@@ -94,7 +112,13 @@ impl Error {
             Self::AddressInUse { .. } | Self::OtherCluster { .. } | Self::OtherName { .. } => {
                 Kind::Conflict
             }
-            Self::Listen { .. } | Self::NoCluster(_) | Self::NoNode { .. } => Kind::Invalid,
+            Self::Listen { .. }
+            | Self::NoCluster(_)
+            | Self::NoJoinToken
+            | Self::BadJoinToken(_)
+            | Self::NoIdentity(_)
+            | Self::NoNode { .. } => Kind::Invalid,
+            Self::Identity(_) => Kind::Corrupt,
             Self::Storage(error) => error.kind(),
             Self::Runtime(error) => error.kind(),
             Self::NotAdmitted { kind, .. } => *kind,

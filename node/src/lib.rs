@@ -14,6 +14,7 @@ mod decided;
 mod error;
 pub mod gateway;
 mod gossip;
+mod identity;
 mod listeners;
 mod membership;
 mod peer;
@@ -22,7 +23,8 @@ mod report;
 mod seen;
 mod telemetry;
 
-pub use config::{Config, Start};
+pub use config::{CERTIFICATE_LIFE, Config, Start, TokenSource};
 pub use daemon::Node;
 pub use error::Error;
+pub use identity::IdentityError;
 pub use nigh_storage::identity::NODE_NAME as IDENTITY_FILE;

@@ -14,6 +14,7 @@ use crate::config::{Config, Start};
 use crate::control::join::{self, identify};
 use crate::decided::Decided;
 use crate::error::Error;
+use crate::identity::{self, Beginning, IdentityFolder, Own};
 use crate::peer::Peers;
 
 /// An address given to a node that has a cluster already is asked this long who it is.
@@ -26,6 +27,10 @@ const ACQUAINT_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct Membership {
     /// Its identity, on disk by now.
     pub(crate) identity: Identity,
+    /// Its certificate and whom it trusts.
+    pub(crate) own: Own,
+    /// Where these are kept.
+    pub(crate) folder: IdentityFolder,
     /// Gossip addresses.
     pub(crate) gossip_seeds: Vec<String>,
     /// Peer addresses of nodes that may hold the state.
@@ -69,56 +74,111 @@ pub(crate) async fn keep_acquainted(
 ///
 /// # Errors
 /// The data folder is another node's or cluster's, or the cluster does not admit this node.
-pub(crate) async fn establish(
-    config: &Config,
-    data: &DataDir,
-    peers: &Peers,
-) -> Result<Membership, Error> {
+pub(crate) async fn establish(config: &Config, data: &DataDir) -> Result<Membership, Error> {
+    let folder = IdentityFolder::open(&config.data, config.identity_key.as_deref())?;
     if let Some(identity) = data.identity()? {
-        return come_back(config, identity, peers).await;
+        return come_back(config, identity, folder);
     }
-    let (cluster, node, gossip_seeds, hints) = match &config.start {
+    let (cluster, node, material, gossip_seeds, hints) = match &config.start {
         Start::Resume => return Err(Error::NoCluster(config.data.clone())),
-        Start::Bootstrap => (clock::cluster_id(), NodeId(1), Vec::new(), Vec::new()),
+        Start::Bootstrap => {
+            let cluster = clock::cluster_id();
+            let material = identity::begin(&folder, &beginning(config, &cluster))?;
+            (cluster, NodeId(1), material, Vec::new(), Vec::new())
+        }
         Start::Join(addresses) => {
-            let admitted = join::join(config, peers, addresses).await?;
+            let token = config.join_token.as_ref().ok_or(Error::NoJoinToken)?;
+            let admitted = join::join(config, token, addresses).await?;
+            folder.keep(&admitted.material)?;
             let mut hints = admitted.replicas;
             hints.extend(addresses.iter().cloned());
-            (admitted.cluster, admitted.id, admitted.gossip_seeds, hints)
+            (admitted.cluster, admitted.id, admitted.material, admitted.gossip_seeds, hints)
         }
     };
+    // The last thing that is written: without it a start begins anew.
     let identity = Identity { cluster, node, name: config.name.clone() };
     data.set_identity(&identity)?;
     tracing::info!(cluster = %identity.cluster, id = %identity.node, "this node belongs to a cluster");
-    Ok(Membership { identity, gossip_seeds, hints })
+    let own = Own::new(folder.clone(), material, config.certificate_life)?;
+    Ok(Membership { identity, own, folder, gossip_seeds, hints })
 }
 
-async fn come_back(
+fn beginning<'a>(config: &'a Config, cluster: &'a ClusterId) -> Beginning<'a> {
+    let addresses = join::describe(config).addresses;
+    Beginning {
+        data: &config.data,
+        cluster,
+        hosts: identity::hosts(&addresses),
+        api: addresses.api,
+        join_token: config.write_join_token.as_deref(),
+        life: config.certificate_life,
+    }
+}
+
+fn come_back(
     config: &Config,
     identity: Identity,
-    peers: &Peers,
+    folder: IdentityFolder,
 ) -> Result<Membership, Error> {
     if identity.name != config.name {
         return Err(Error::OtherName { own: identity.name, given: config.name.clone() });
     }
-    let mut gossip_seeds = Vec::new();
-    let mut hints = Vec::new();
-    if let Start::Join(addresses) = &config.start {
-        for address in addresses {
-            // Nobody there yet, or something else: the registry knows the others as well.
-            let Ok(Ok(known)) = timeout(CHECK_TIMEOUT, identify(peers, address)).await else {
-                continue;
-            };
-            if known.cluster_id != identity.cluster.as_str() {
-                return Err(Error::OtherCluster {
-                    own: identity.cluster,
-                    address: address.clone(),
-                    theirs: known.cluster_id,
-                });
+    let material = folder.load()?.ok_or_else(|| Error::NoIdentity(config.data.clone()))?;
+    let own = Own::new(folder.clone(), material, config.certificate_life)?;
+    let leaf = &own.tls.now().leaf;
+    if leaf.node != identity.node || leaf.cluster != identity.cluster {
+        return Err(Error::NoIdentity(config.data.clone()));
+    }
+    Ok(Membership { identity, own, folder, gossip_seeds: Vec::new(), hints: Vec::new() })
+}
+
+/// Asks the addresses that a node was given which of them are of its own cluster: those help it
+/// to find the others.
+///
+/// # Errors
+/// One of them belongs to another cluster.
+pub(crate) async fn look_around(
+    config: &Config,
+    membership: &mut Membership,
+    peers: &Peers,
+) -> Result<(), Error> {
+    let Start::Join(addresses) = &config.start else { return Ok(()) };
+    if !membership.hints.is_empty() {
+        return Ok(());
+    }
+    for address in addresses {
+        // Nobody there yet, or something else: the registry knows the others as well.
+        match timeout(CHECK_TIMEOUT, identify(peers, address)).await {
+            Ok(Ok(known)) => {
+                membership.gossip_seeds.push(known.gossip);
+                membership.hints.push(address.clone());
             }
-            gossip_seeds.push(known.gossip);
-            hints.push(address.clone());
+            Ok(Err(status)) if is_foreign(&status) => {
+                let own = membership.identity.cluster.clone();
+                return Err(Error::OtherCluster { own, address: address.clone() });
+            }
+            Ok(Err(_)) | Err(_) => {}
         }
     }
-    Ok(Membership { identity, gossip_seeds, hints })
+    Ok(())
+}
+
+/// Whether what answered has a certificate of another authority.
+fn is_foreign(status: &tonic::Status) -> bool {
+    let mut error: &dyn std::error::Error = status;
+    loop {
+        // An I/O error shows what it holds only to those who ask.
+        let held = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        let tls = held.and_then(|held| held.downcast_ref::<rustls::Error>());
+        if matches!(
+            tls.or_else(|| error.downcast_ref()),
+            Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))
+        ) {
+            return true;
+        }
+        match error.source() {
+            Some(source) => error = source,
+            None => return false,
+        }
+    }
 }

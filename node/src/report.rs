@@ -7,9 +7,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
+use crate::control::prefix;
 use crate::gossip::{Filter, Publisher};
+use crate::identity::Own;
 use crate::process::Process;
-use crate::seen::{Load, Report};
+use crate::seen::{IdentityReport, Load, Report};
 
 /// Load is told this often; what the node has is told at once.
 const LOAD_INTERVAL: Duration = Duration::from_millis(500);
@@ -19,6 +21,7 @@ pub(crate) async fn keep_reporting(
     agent: Agent,
     engine: Engine,
     publisher: Publisher,
+    identity: Own,
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
@@ -47,6 +50,7 @@ pub(crate) async fn keep_reporting(
             warm: Filter::of(present.warm.iter()),
             ready: Filter::of(present.ready.iter()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            identity: Some(identity_report(&identity)),
         });
         tokio::select! {
             () = stop.cancelled() => return,
@@ -54,5 +58,14 @@ pub(crate) async fn keep_reporting(
             changed = shelf.changed() => if changed.is_err() { return },
             _ = ticks.tick() => cpu = process.cpu(),
         }
+    }
+}
+
+fn identity_report(own: &Own) -> IdentityReport {
+    let summary = own.summary();
+    IdentityReport {
+        expires_ms: summary.expires_ms,
+        issuer: prefix(summary.issuer),
+        newest: summary.newest.map_or(0, prefix),
     }
 }

@@ -38,6 +38,17 @@ pub(crate) struct Load {
     pub(crate) warm: u32,
 }
 
+/// What a node says of its certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdentityReport {
+    /// When it ends, in ms since the Unix epoch.
+    pub(crate) expires_ms: u64,
+    /// The beginning of the fingerprint of the authority that signed it.
+    pub(crate) issuer: u32,
+    /// The same of the authority that the node came to trust last.
+    pub(crate) newest: u32,
+}
+
 /// What a node says of itself by gossip.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Report {
@@ -55,6 +66,8 @@ pub(crate) struct Report {
     pub(crate) ready: Filter,
     /// Its build.
     pub(crate) version: String,
+    /// Its certificate.
+    pub(crate) identity: Option<IdentityReport>,
 }
 
 /// A node as it is seen from here.

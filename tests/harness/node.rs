@@ -101,6 +101,12 @@ impl Node {
         self.child.is_some()
     }
 
+    /// Where the node that begins a cluster leaves the token by which the others join it: beside
+    /// their logs.
+    pub(crate) fn join_token(&self) -> PathBuf {
+        self.log.with_file_name("join-token")
+    }
+
     /// The command that starts it.
     pub(crate) fn command(&self, start: &Start) -> Command {
         let mut command = Command::new(program());
@@ -119,8 +125,13 @@ impl Node {
         }
         command.args(["--compile-threads", COMPILE_THREADS]);
         match start {
-            Start::Bootstrap => _ = command.arg("--bootstrap"),
-            Start::Join(peer) => _ = command.arg("--join").arg(format!("127.0.0.1:{peer}")),
+            Start::Bootstrap => {
+                command.arg("--bootstrap").arg("--write-join-token").arg(self.join_token());
+            }
+            Start::Join(peer) => {
+                command.arg("--join").arg(format!("127.0.0.1:{peer}"));
+                command.arg("--join-token").arg(format!("@{}", self.join_token().display()));
+            }
             Start::Resume => {}
         }
         command.args(&self.args);

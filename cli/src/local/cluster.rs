@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::future::{join_all, select_all};
 use futures::stream::FuturesUnordered;
 use nigh_model::Kind;
-use nigh_node::{Config, Error, Node, Start};
+use nigh_node::{CERTIFICATE_LIFE, Config, Error, Node, Start, TokenSource};
 use nigh_placement::RttMatrix;
 use nigh_placement::geo::known_region;
 use tracing::Instrument as _;
@@ -126,11 +126,21 @@ fn config(index: usize, places: &[Place], folder: &Folder, rtt: Option<Arc<RttMa
         gossip: Ports::address(ports.gossip),
         advertise: None,
         start: start(index, places, folder),
+        join_token: Some(TokenSource::File(join_token(places, folder))),
+        write_join_token: Some(join_token(places, folder)),
+        identity_key: None,
+        certificate_life: CERTIFICATE_LIFE,
         rtt,
         slots: (SLOTS / nodes).max(1),
         guest_threads: GUEST_THREADS,
         compile_threads: 1,
     }
+}
+
+/// Where the first node leaves the token by which the others join: among its secrets.
+fn join_token(places: &[Place], folder: &Folder) -> std::path::PathBuf {
+    let first = &places[0].name;
+    folder.of_node(first).join("identity").join("join-token")
 }
 
 /// The first node begins the cluster and the others join it; those that come back, perhaps on

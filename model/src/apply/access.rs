@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::access::{Grant, Token, TokenId};
 use crate::command::{Command, Envelope, NodeSpec, Outcome, Refusal, Reply};
 use crate::digest::Digest;
-use crate::limits::{AUTHORITIES_MAX, TOKENS_MAX};
+use crate::limits::{AUTHORITIES_MAX, SPENT_TOKEN_KEPT_MS, TOKENS_MAX};
 use crate::state::State;
 use crate::trust::Authority;
 
@@ -73,13 +73,16 @@ pub(super) fn check_join(
     Ok(())
 }
 
-/// Takes a use off a join token; a spent one goes.
-pub(super) fn burn(state: &mut State, id: &TokenId) {
+/// Takes a use off a join token. A spent one stays for a while: the node that spent it may
+/// not have heard the answer, and asks again.
+pub(super) fn burn(state: &mut State, at_ms: u64, id: &TokenId) {
     let Some(token) = state.tokens.get_mut(id) else { return };
-    if let Grant::Join { uses_left: Some(left), .. } = &mut Arc::make_mut(token).grant {
+    let token = Arc::make_mut(token);
+    if let Grant::Join { uses_left: Some(left), .. } = &mut token.grant {
         *left = left.saturating_sub(1);
         if *left == 0 {
-            state.tokens.remove(id);
+            let end = at_ms + SPENT_TOKEN_KEPT_MS;
+            token.expires_ms = Some(token.expires_ms.map_or(end, |given| given.min(end)));
         }
     }
 }
@@ -209,8 +212,12 @@ mod tests {
         assert_eq!(cluster.admit(NOW_MS, 1, node("n2", "a"), None), Ok(Reply::Node(NodeId(2))));
         assert_eq!(cluster.admit(NOW_MS, 1, node("n3", "a"), None), Ok(Reply::Node(NodeId(3))));
         let spent = cluster.admit(NOW_MS, 1, node("n4", "a"), None).unwrap_err();
-        assert_eq!(spent.reason(), "NO_SUCH_TOKEN");
+        assert!(spent.to_string().contains("used up"), "{spent}");
         assert!(cluster.state.node_named("n4").is_none());
+        let later = token(2, join(None, None, None), None);
+        let at = NOW_MS + SPENT_TOKEN_KEPT_MS;
+        cluster.at(at, Command::CreateToken { token: later }).unwrap();
+        assert!(!cluster.state.tokens.contains_key(&TokenId::from_bytes([1; 8])));
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Bench {
             region: region(at),
             decided: decided.clone(),
             seen: seen.clone(),
-            peers: Peers::new(decided.clone(), Link::new(region(at), None)),
+            peers: Peers::plain(decided.clone(), Link::new(region(at), None)),
             store: Arc::new(store),
             engine: Engine::new(engine).unwrap(),
             compile_threads: 1,

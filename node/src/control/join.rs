@@ -1,19 +1,24 @@
 //! How a node comes to its cluster: it asks any member, the leader decides.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use nigh_model::access::{Grant, JoinToken, Secret, Token};
 use nigh_model::command::{Command, NodeSpec, Reply};
-use nigh_model::{ClusterId, Kind, NodeId, Region, RequestId};
+use nigh_model::trust::Trust;
+use nigh_model::{ClusterId, Kind, Node, NodeId, RequestId, State};
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::{IdentifyRequest, IdentifyResponse, JoinRequest, JoinResponse};
 use nigh_proto::status;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tonic::{Code, Status};
+use subtle::ConstantTimeEq as _;
+use tonic::Status;
 
+use super::acquaint::{self, NotMet};
 use super::propose::{Control, Unavailable};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, TokenError, TokenSource};
 use crate::error::Error;
+use crate::identity::{self, Leaf, Material, Own};
 use crate::peer::{Lane, Peers};
 use crate::seen::Liveness;
 
@@ -21,8 +26,8 @@ use crate::seen::Liveness;
 const ASK_TIMEOUT: Duration = Duration::from_secs(8);
 /// A holder of a name is asked for a sign of life for this long before it is replaced.
 const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What may be a web server is given this long to say so.
-const PLAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// A name passes on when its holder has been dead for this long.
+const NAME_PASSES_AFTER: Duration = Duration::from_secs(30);
 /// First and longest pause between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -30,7 +35,6 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub(crate) const FEATURE_LEVEL: u32 = 1;
 
 /// What a node was told when it was admitted.
-#[derive(Clone, Debug)]
 pub(crate) struct Admitted {
     /// The cluster.
     pub(crate) cluster: ClusterId,
@@ -40,6 +44,8 @@ pub(crate) struct Admitted {
     pub(crate) gossip_seeds: Vec<String>,
     /// Nodes that hold the state, to begin with.
     pub(crate) replicas: Vec<String>,
+    /// Its certificate, and whom to trust.
+    pub(crate) material: Material,
 }
 
 /// What this node says of itself.
@@ -67,16 +73,25 @@ pub(crate) fn describe(config: &Config) -> NodeSpec {
 /// The cluster refuses this node, or an address is no nigh node.
 pub(crate) async fn join(
     config: &Config,
-    peers: &Peers,
+    token: &TokenSource,
     addresses: &[String],
 ) -> Result<Admitted, Error> {
     let request_id = clock::request_id();
+    let asked = identity::Request::new()?;
     let mut pause = PAUSE.0;
     loop {
         let mut waits = Vec::new();
-        for address in addresses {
-            let asked = ask(config, peers, address, &request_id);
-            match tokio::time::timeout(ASK_TIMEOUT, asked).await {
+        let token = match token.read() {
+            Ok(token) => Some(token),
+            Err(error @ TokenError::Missing(_)) => {
+                waits.push(error.to_string());
+                None
+            }
+            Err(error) => return Err(Error::BadJoinToken(error.to_string())),
+        };
+        for (address, token) in addresses.iter().zip(token.iter().cycle()) {
+            let asking = ask(config, token, &asked, address, &request_id);
+            match tokio::time::timeout(ASK_TIMEOUT, asking).await {
                 Ok(Ok(admitted)) => return Ok(admitted),
                 Ok(Err(Asked::Refused(error))) => return Err(error),
                 Ok(Err(Asked::Later(why))) => waits.push(format!("{address}: {why}")),
@@ -94,134 +109,92 @@ enum Asked {
     Refused(Error),
 }
 
-/// Why an address did not say who it is.
-#[derive(Debug)]
-pub(crate) enum NotIdentified {
-    /// Nothing answers, for now.
-    Silent(String),
-    /// What answers is no nigh node.
-    Foreign(String),
-}
-
-/// Who answers at an address.
+/// Who answers at an address: a node of this cluster, by its certificate.
 ///
 /// # Errors
-/// Nothing answers, or what answers is no nigh node.
-pub(crate) async fn identify(
-    peers: &Peers,
-    address: &str,
-) -> Result<IdentifyResponse, NotIdentified> {
+/// Nothing answers, or what answers is no node of this cluster.
+pub(crate) async fn identify(peers: &Peers, address: &str) -> Result<IdentifyResponse, Status> {
     let mut client = ControlClient::new(peers.connect(address, None));
-    match client.identify(IdentifyRequest {}).await {
-        Ok(answer) => Ok(answer.into_inner()),
-        Err(status) => {
-            let why = innermost(&status);
-            // A refused connection may be a node that is still starting; an answer that is no
-            // gRPC, or another service's, will not become one.
-            match status.code() {
-                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled
-                    if !why.contains("http2") && !why.contains("frame") =>
-                {
-                    // A web server that hangs up at once looks like a node that is going down.
-                    match speaks_http1(address).await {
-                        true => Err(NotIdentified::Foreign("it answers as a web server".into())),
-                        false => Err(NotIdentified::Silent(why)),
-                    }
-                }
-                _ => Err(NotIdentified::Foreign(why)),
-            }
-        }
-    }
-}
-
-/// Whether what listens there answers a plain request, which a node's peer port does not.
-async fn speaks_http1(address: &str) -> bool {
-    let asked = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
-        let mut start = [0; 5];
-        stream.read_exact(&mut start).await?;
-        Ok::<_, std::io::Error>(start == *b"HTTP/")
-    };
-    matches!(tokio::time::timeout(PLAIN_TIMEOUT, asked).await, Ok(Ok(true)))
-}
-
-/// What lies under a status that only says "transport error".
-fn innermost(status: &Status) -> String {
-    let mut error: &dyn std::error::Error = status;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    match error.downcast_ref::<Status>() {
-        Some(status) if status.message().is_empty() => {
-            "it speaks gRPC, but not as a node to nodes: is this its API port?".to_owned()
-        }
-        Some(status) => status.message().to_owned(),
-        None => error.to_string(),
-    }
+    Ok(client.identify(IdentifyRequest {}).await?.into_inner())
 }
 
 async fn ask(
     config: &Config,
-    peers: &Peers,
+    token: &JoinToken,
+    asked: &identity::Request,
     address: &str,
     request_id: &RequestId,
 ) -> Result<Admitted, Asked> {
-    let known = identify(peers, address).await.map_err(|error| match error {
-        NotIdentified::Silent(why) => Asked::Later(why),
-        NotIdentified::Foreign(why) => {
-            Asked::Refused(Error::NoNode { address: address.to_owned(), why })
-        }
-    })?;
-    if known.protocol.abs_diff(nigh_proto::PEER_PROTOCOL) > 1 {
-        return Err(Asked::Refused(Error::NotAdmitted {
-            reason: format!(
-                "{address} speaks peer protocol {}, this build {}: upgrade one release at a time",
-                known.protocol,
-                nigh_proto::PEER_PROTOCOL
-            ),
-            kind: Kind::Conflict,
-        }));
-    }
-    let region: Option<Region> = known.region.parse().ok();
-    let mut client = ControlClient::new(peers.connect(address, region.as_ref()));
+    let channel =
+        acquaint::connect(address, token.authority).await.map_err(|error| match error {
+            NotMet::Silent(why) => Asked::Later(why),
+            NotMet::Foreign(why) => {
+                Asked::Refused(Error::NoNode { address: address.to_owned(), why })
+            }
+        })?;
     let node = rmp_serde::to_vec_named(&describe(config))
         .map_err(|error| Asked::Refused(Error::Internal(error.to_string())))?;
     let request = JoinRequest {
         node: node.into(),
         protocol: nigh_proto::PEER_PROTOCOL,
-        node_id: 0,
-        cluster_id: String::new(),
         request_id: request_id.to_string(),
         forwarded: false,
+        token_id: token.id.to_string(),
+        token_secret: token.secret.as_bytes().to_vec().into(),
+        certificate_request: asked.request.clone().into(),
     };
-    let answer = client.join(request).await.map_err(|status| {
+    let answer = ControlClient::new(channel).join(request).await.map_err(|status| {
         let kind = status::kind(&status);
         let reason = status.message().to_owned();
         match kind {
-            Kind::Conflict | Kind::Invalid | Kind::Denied => {
+            Kind::Conflict | Kind::Invalid | Kind::Denied | Kind::NotFound => {
                 Asked::Refused(Error::NotAdmitted { reason, kind })
             }
             _ => Asked::Later(reason),
         }
     })?;
+    let rubbish = |why: String| Asked::Later(format!("it answered rubbish: {why}"));
     let answer = answer.into_inner();
-    let cluster = ClusterId::new(&answer.cluster_id)
-        .map_err(|error| Asked::Later(format!("it answered rubbish: {error}")))?;
+    let cluster = ClusterId::new(&answer.cluster_id).map_err(|error| rubbish(error.to_string()))?;
+    let trust: Trust =
+        rmp_serde::from_slice(&answer.trust).map_err(|error| rubbish(error.to_string()))?;
+    let issuer = trust.signing.ok_or_else(|| rubbish("no authority signs".to_owned()))?;
+    let material = Material {
+        certificate: answer.certificate.to_vec(),
+        issuer,
+        key: asked.key.clone(),
+        trust,
+    };
+    let leaf = Leaf::read(&material.certificate).map_err(|error| rubbish(error.to_string()))?;
+    if leaf.node.0 != answer.node_id || leaf.cluster != cluster {
+        return Err(rubbish("a certificate for another node".to_owned()));
+    }
     Ok(Admitted {
         cluster,
-        id: NodeId(answer.node_id),
+        id: leaf.node,
         gossip_seeds: answer.gossip_seeds,
         replicas: answer.replicas,
+        material,
     })
 }
 
 /// Admits a node: here when this node leads, else by asking the leader, once.
-pub(super) async fn admit(control: &Control, request: JoinRequest) -> Result<JoinResponse, Status> {
+pub(super) async fn admit(
+    control: &Control,
+    identity: &Own,
+    request: JoinRequest,
+) -> Result<JoinResponse, Status> {
     let bad = |why: String| status::of_kind(Kind::Invalid, "BAD_JOIN", why);
     let node: NodeSpec = rmp_serde::from_slice(&request.node)
         .map_err(|error| bad(format!("the node's description does not decode: {error}")))?;
     let request_id = RequestId::new(&request.request_id).map_err(|error| bad(error.to_string()))?;
+    if request.protocol.abs_diff(nigh_proto::PEER_PROTOCOL) > 1 {
+        let (own, other) = (nigh_proto::PEER_PROTOCOL, request.protocol);
+        let why = format!(
+            "it speaks peer protocol {other}, the cluster {own}: upgrade one release at a time"
+        );
+        return Err(status::of_kind(Kind::Conflict, "BAD_JOIN", why));
+    }
     match control.health.now().leader {
         Some(leader) if leader == control.own => {}
         Some(leader) if !request.forwarded => {
@@ -232,23 +205,25 @@ pub(super) async fn admit(control: &Control, request: JoinRequest) -> Result<Joi
         _ => return Err(no_leader()),
     }
     let state = control.decided.state();
+    if state.cluster.is_none() {
+        return Err(Unavailable::new("the cluster has not begun yet").into());
+    }
+    let token = shown_token(&state, &request)?;
+    // Nothing is spent while nobody here can sign.
+    let signer = state.trust.signer().map(|authority| identity.signer(authority));
+    if !matches!(signer, Some(Ok(Some(_)))) {
+        return Err(Unavailable::new("the leader does not hold the authority's key yet").into());
+    }
     let replaces = match state.node_named(node.name.as_str()) {
         None => None,
         // A retry: the command answers what it answered before.
         Some(holder) if state.replies.contains_key(&request_id) => Some(holder.id),
-        Some(holder) if is_alive(control, holder.id).await => {
-            let message = format!(
-                "node name `{}` is held by a live node at {}: give this one another --name",
-                holder.name, holder.addresses.peer
-            );
-            return Err(status::of_kind(Kind::Conflict, "NODE_NAME_TAKEN", message));
-        }
         Some(holder) => {
-            tracing::info!(name = %holder.name, id = %holder.id, "a dead node's name passes on");
+            pass_on(control, holder, &token).await?;
             Some(holder.id)
         }
     };
-    let command = Command::RegisterNode { node, replaces, token: None };
+    let command = Command::RegisterNode { node, replaces, token: Some(token.id.clone()) };
     let (_, outcome) = control.propose(Some(request_id), command).await?;
     let id = match outcome {
         Ok(Reply::Node(id)) => id,
@@ -258,6 +233,11 @@ pub(super) async fn admit(control: &Control, request: JoinRequest) -> Result<Joi
         }
     };
     let state = control.decided.state();
+    let subject = identity::subject(control, id).ok_or_else(no_leader)?;
+    let signed = identity.sign(&state.trust, &request.certificate_request, &subject);
+    let (certificate, _) = signed.map_err(|error| bad(error.to_string()))?.ok_or_else(no_leader)?;
+    let trust = rmp_serde::to_vec_named(&*state.trust)
+        .map_err(|error| Status::internal(error.to_string()))?;
     let voters = control.health.now().voters;
     let replicas = voters.iter().filter_map(|id| state.nodes.get(id));
     Ok(JoinResponse {
@@ -265,7 +245,61 @@ pub(super) async fn admit(control: &Control, request: JoinRequest) -> Result<Joi
         node_id: id.0,
         gossip_seeds: state.nodes.values().map(|node| node.addresses.gossip.clone()).collect(),
         replicas: replicas.map(|node| node.addresses.peer.clone()).collect(),
+        certificate: certificate.into(),
+        trust: trust.into(),
     })
+}
+
+/// The join token that was shown. Whether there is none of this id or its secret is another is
+/// not told.
+fn shown_token(state: &State, request: &JoinRequest) -> Result<Arc<Token>, Status> {
+    let refused = || {
+        let message = "the join token is not known: it was revoked, has expired, is used up, or is \
+                       another cluster's";
+        status::of_kind(Kind::Denied, "TOKEN_REFUSED", message)
+    };
+    let token = state.tokens.get(request.token_id.as_str()).ok_or_else(refused)?;
+    let secret: [u8; 32] = request.token_secret.as_ref().try_into().map_err(|_| refused())?;
+    let shown = Secret::from_bytes(secret).digest();
+    let same: bool = shown.as_bytes().ct_eq(token.digest.as_bytes()).into();
+    if same && matches!(token.grant, Grant::Join { .. }) {
+        Ok(token.clone())
+    } else {
+        Err(refused())
+    }
+}
+
+/// Whether the name of a registered node may pass on to another: its holder must have been dead
+/// for a while, and the token must be bound to the name.
+async fn pass_on(control: &Control, holder: &Node, token: &Token) -> Result<(), Status> {
+    let taken = |message: String| status::of_kind(Kind::Conflict, "NODE_NAME_TAKEN", message);
+    let (name, id, address) = (&holder.name, holder.id, &holder.addresses.peer);
+    if is_alive(control, id).await {
+        let message = format!(
+            "node name `{name}` is held by a live node at {address}: give this one another --name"
+        );
+        return Err(taken(message));
+    }
+    let bound = matches!(&token.grant, Grant::Join { node: Some(bound), .. } if bound == name);
+    if !bound {
+        let message = format!(
+            "node name `{name}` is held by node {id}, which is down: if this is the same machine \
+             without its disk, use a token bound to the name \
+             (`nigh operator token create --join --name {name}`), else another --name"
+        );
+        return Err(taken(message));
+    }
+    let dead_for = control.absences.dead_for(id);
+    if dead_for < NAME_PASSES_AFTER {
+        let message = format!(
+            "node name `{name}` is held by node {id}, dead for {} s: it passes on after {} s",
+            dead_for.as_secs(),
+            NAME_PASSES_AFTER.as_secs()
+        );
+        return Err(Unavailable::new(message).into());
+    }
+    tracing::info!(%name, %id, "a dead node's name passes on");
+    Ok(())
 }
 
 fn no_leader() -> Status {

@@ -4,6 +4,9 @@
 //! leads also carries out what follows from decisions: voters, plans and rollouts
 //! (`leader/`). Deciding itself is pure and lives in `model` and `placement`.
 
+mod absences;
+mod acquaint;
+mod authority;
 mod feed;
 mod follow;
 mod health;
@@ -15,8 +18,9 @@ mod raft_service;
 mod service;
 mod start;
 
+pub(crate) use absences::Absences;
 pub(crate) use health::HealthBook;
-pub(crate) use leader::{is_known_active, progress};
+pub(crate) use leader::{is_known_active, prefix, progress};
 pub(crate) use propose::{Control, Unavailable};
 pub(crate) use raft_service::RaftService;
 pub(crate) use service::{ControlService, raft_status};

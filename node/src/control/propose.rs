@@ -16,7 +16,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::raft_service::LastHeard;
-use super::{HealthBook, Raft};
+use super::{Absences, HealthBook, Raft};
 use crate::clock;
 use crate::decided::Decided;
 use crate::peer::{Lane, Peers};
@@ -52,6 +52,8 @@ pub(crate) struct Control {
     pub(crate) health: HealthBook,
     /// When a leader last sent this node its log.
     pub(crate) heard: LastHeard,
+    /// For how long nodes have been dead, while this node leads.
+    pub(crate) absences: Absences,
 }
 
 /// The reason that a leader without quorum gives.

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Raft;
+use crate::peer::{Strangers, Turned, caller};
 
 /// Largest snapshot taken from another node.
 const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
@@ -53,17 +54,32 @@ pub(crate) struct RaftService {
     own: NodeId,
     cluster: ClusterId,
     heard: LastHeard,
+    strangers: Arc<Strangers>,
 }
 
 type Answers = std::pin::Pin<Box<dyn Stream<Item = Result<RaftMessage, Status>> + Send>>;
 
 impl RaftService {
     /// Hands messages to this Raft.
-    pub(crate) fn new(raft: Raft, own: NodeId, cluster: ClusterId, heard: LastHeard) -> Self {
-        Self { raft, own, cluster, heard }
+    pub(crate) fn new(
+        raft: Raft,
+        own: NodeId,
+        cluster: ClusterId,
+        heard: LastHeard,
+        strangers: Arc<Strangers>,
+    ) -> Self {
+        Self { raft, own, cluster, heard, strangers }
     }
 
-    fn check(&self, message: &RaftMessage) -> Result<(), Status> {
+    /// `caller`: the node whose certificate the message came with.
+    fn check(&self, caller: NodeId, message: &RaftMessage) -> Result<(), Status> {
+        if message.from != caller.0 {
+            self.strangers.turned(Turned::OtherSender);
+            return Err(Status::permission_denied(format!(
+                "the message names node {} as its sender, its certificate node {caller}",
+                message.from
+            )));
+        }
         if message.cluster_id != self.cluster.as_str() {
             return Err(Status::failed_precondition(format!(
                 "this node belongs to cluster {} and not to {}",
@@ -79,8 +95,12 @@ impl RaftService {
         Ok(())
     }
 
-    fn open<T: DeserializeOwned>(&self, message: &RaftMessage) -> Result<T, Status> {
-        self.check(message)?;
+    fn open<T: DeserializeOwned>(
+        &self,
+        caller: NodeId,
+        message: &RaftMessage,
+    ) -> Result<T, Status> {
+        self.check(caller, message)?;
         rmp_serde::from_slice(&message.payload).map_err(|error| {
             Status::invalid_argument(format!("the message does not decode: {error}"))
         })
@@ -102,12 +122,13 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<Streaming<RaftMessage>>,
     ) -> Result<Response<Answers>, Status> {
+        let from = caller(&request)?;
         let service = self.clone();
         // A message that does not open ends the stream: the sender starts it anew.
         let opened = service.clone();
         let requests = request.into_inner().scan((), move |(), message| {
             let opened: Result<AppendEntriesRequest<TypeConfig>, Status> =
-                message.and_then(|message| opened.open(&message));
+                message.and_then(|message| opened.open(from, &message));
             if let Err(status) = &opened {
                 tracing::debug!(%status, "append stream ended");
             }
@@ -124,8 +145,9 @@ impl raft_server::Raft for RaftService {
     }
 
     async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        let from = caller(&request)?;
         let message = request.into_inner();
-        let vote = self.raft.vote(self.open(&message)?).await.map_err(stopped)?;
+        let vote = self.raft.vote(self.open(from, &message)?).await.map_err(stopped)?;
         Ok(Response::new(self.answer(message.from, &vote)?))
     }
 
@@ -133,8 +155,9 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
+        let from = caller(&request)?;
         let message = request.into_inner();
-        let vote = self.raft.pre_vote(self.open(&message)?).await.map_err(stopped)?;
+        let vote = self.raft.pre_vote(self.open(from, &message)?).await.map_err(stopped)?;
         Ok(Response::new(self.answer(message.from, &vote)?))
     }
 
@@ -142,11 +165,13 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<RaftMessage>, Status> {
+        let from = caller(&request)?;
         let mut chunks = request.into_inner();
         let no_head = || Status::invalid_argument("the first chunk carries no head");
         let first = chunks.message().await?.ok_or_else(no_head)?;
         let head = first.head.ok_or_else(no_head)?;
-        let (vote, meta): (VoteOf<TypeConfig>, SnapshotMetaOf<TypeConfig>) = self.open(&head)?;
+        let (vote, meta): (VoteOf<TypeConfig>, SnapshotMetaOf<TypeConfig>) =
+            self.open(from, &head)?;
         let mut data = BytesMut::from(&first.data[..]);
         while let Some(chunk) = chunks.message().await? {
             if data.len() + chunk.data.len() > SNAPSHOT_BYTES_MAX {
@@ -164,8 +189,9 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
+        let from = caller(&request)?;
         let message = request.into_inner();
-        let request = self.open(&message)?;
+        let request = self.open(from, &message)?;
         let answer = self.raft.handle_transfer_leader(request).await.map_err(stopped)?;
         Ok(Response::new(self.answer(message.from, &answer)?))
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use futures::Stream;
 use nigh_model::{Kind, NodeId};
 use nigh_proto::peer::v1::{
-    self as peer, IdentifyRequest, IdentifyResponse, JoinRequest, JoinResponse, PingRequest,
-    PingResponse, ProposeRequest, ProposeResponse, RaftStatusRequest, RaftStatusResponse,
-    ReadIndexRequest, ReadIndexResponse, TransferLeaderRequest, TransferLeaderResponse, WatchEvent,
-    WatchRequest, control_server,
+    self as peer, AuthorityKeyRequest, AuthorityKeyResponse, IdentifyRequest, IdentifyResponse,
+    JoinRequest, JoinResponse, PingRequest, PingResponse, ProposeRequest, ProposeResponse,
+    RaftStatusRequest, RaftStatusResponse, ReadIndexRequest, ReadIndexResponse,
+    RotateAuthorityRequest, RotateAuthorityResponse, SignRequest, SignResponse,
+    TransferLeaderRequest, TransferLeaderResponse, WatchEvent, WatchRequest, control_server,
 };
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::mpsc;
@@ -18,10 +19,13 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
+use super::authority;
 use super::feed::{Feed, Next};
 use super::join;
 use super::propose::{Control, Unavailable};
 use crate::config::Config;
+use crate::identity::Own;
+use crate::peer::caller;
 
 /// A watcher without news hears this often that there is none.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
@@ -41,6 +45,8 @@ pub(crate) struct ControlService {
     pub(crate) feed: Feed,
     /// This node as it was configured.
     pub(crate) config: Arc<Config>,
+    /// Who this node is to the others.
+    pub(crate) identity: Own,
 }
 
 impl ControlService {
@@ -74,7 +80,7 @@ impl control_server::Control for ControlService {
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        Ok(Response::new(join::admit(&self.control, request.into_inner()).await?))
+        Ok(Response::new(join::admit(&self.control, &self.identity, request.into_inner()).await?))
     }
 
     async fn propose(
@@ -156,6 +162,27 @@ impl control_server::Control for ControlService {
             })?
             .map_err(|_| Status::unavailable("the node is stopping"))?;
         Ok(Response::new(TransferLeaderResponse { leader: to.0, term: health.term }))
+    }
+
+    async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
+        let asks = caller(&request)?;
+        Ok(Response::new(authority::sign(&self.control, &self.identity, asks, request.get_ref())?))
+    }
+
+    async fn authority_key(
+        &self,
+        request: Request<AuthorityKeyRequest>,
+    ) -> Result<Response<AuthorityKeyResponse>, Status> {
+        let asks = caller(&request)?;
+        Ok(Response::new(authority::key(&self.control, &self.identity, asks, request.get_ref())?))
+    }
+
+    async fn rotate_authority(
+        &self,
+        _: Request<RotateAuthorityRequest>,
+    ) -> Result<Response<RotateAuthorityResponse>, Status> {
+        let id = authority::rotate(&self.control, &self.identity).await?;
+        Ok(Response::new(RotateAuthorityResponse { authority: id.as_bytes().to_vec().into() }))
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {

@@ -23,12 +23,13 @@ use super::network::Network;
 use super::propose::Control;
 use super::raft_service::{LastHeard, RaftService};
 use super::service::ControlService;
-use super::{ELECTION_MS, HEARTBEAT_MS, Raft, follow, join, leader};
+use super::{Absences, ELECTION_MS, HEARTBEAT_MS, Raft, follow, join, leader};
 use crate::clock;
 use crate::config::Config;
 use crate::decided::Decided;
 use crate::error::Error;
-use crate::peer::Peers;
+use crate::identity::{Begun, IdentityError, Own};
+use crate::peer::{Peers, Strangers};
 use crate::seen::Seen;
 
 /// A leader that no quorum has answered for this long counts as having lost it.
@@ -70,6 +71,10 @@ pub(crate) struct ControlParts {
     pub(crate) decided: Decided,
     /// The last view.
     pub(crate) seen: Seen,
+    /// Who this node is to the others.
+    pub(crate) identity: Own,
+    /// Counts who is turned away.
+    pub(crate) strangers: Arc<Strangers>,
 }
 
 type RaftMetrics = OpenRaftMetrics<TypeConfig>;
@@ -95,8 +100,20 @@ pub(crate) async fn start(
     stop: &CancellationToken,
     failed: mpsc::Sender<String>,
 ) -> Result<Running, Error> {
-    let ControlParts { own, cluster, config, log, machine, published, hints, peers, decided, seen } =
-        parts;
+    let ControlParts {
+        own,
+        cluster,
+        config,
+        log,
+        machine,
+        published,
+        hints,
+        peers,
+        decided,
+        seen,
+        identity,
+        strangers,
+    } = parts;
     let network = Network { peers: peers.clone(), own, cluster: cluster.clone() };
     let raft_config = raft_config(&cluster).map_err(|error| Error::Raft(error.to_string()))?;
     let raft = Raft::new(own.0, raft_config, network, log, machine)
@@ -111,6 +128,7 @@ pub(crate) async fn start(
         seen,
         health: HealthBook::new(),
         heard: LastHeard::new(),
+        absences: Absences::default(),
     };
     let feed = Feed::new(decided.state().applied);
 
@@ -125,8 +143,8 @@ pub(crate) async fn start(
         tokio::spawn(each.in_current_span());
     }
 
-    let raft_service = RaftService::new(raft, own, cluster, control.heard.clone());
-    let control_service = ControlService { control: control.clone(), feed, config };
+    let raft_service = RaftService::new(raft, own, cluster, control.heard.clone(), strangers);
+    let control_service = ControlService { control: control.clone(), feed, config, identity };
     Ok(Running { control, raft_service, control_service })
 }
 
@@ -135,7 +153,11 @@ pub(crate) async fn start(
 ///
 /// # Errors
 /// Raft does not come to lead.
-pub(crate) async fn bootstrap(control: &Control, config: &Config) -> Result<(), Error> {
+pub(crate) async fn bootstrap(
+    control: &Control,
+    config: &Config,
+    begun: impl FnOnce() -> Result<Begun, IdentityError>,
+) -> Result<(), Error> {
     let failed = |error: &dyn std::fmt::Display| Error::Raft(error.to_string());
     if !control.raft.is_initialized().await.map_err(|error| failed(&error))? {
         let members = BTreeMap::from([(control.own.0, raft_node(&join::describe(config)))]);
@@ -151,11 +173,12 @@ pub(crate) async fn bootstrap(control: &Control, config: &Config) -> Result<(), 
         .current_leader(control.own.0, "the first node leads")
         .await
         .map_err(|error| failed(&error))?;
+    let begun = begun()?;
     let command = Command::Bootstrap {
         cluster: control.cluster.clone(),
         node: join::describe(config),
-        authority: None,
-        tokens: Vec::new(),
+        authority: Some(begun.authority),
+        tokens: begun.tokens,
     };
     let envelope = Envelope { request_id: None, at_ms: clock::now_ms(), by: None, command };
     let written = control

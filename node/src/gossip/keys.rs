@@ -10,7 +10,7 @@ use nigh_model::{Region, RevisionId, Zone};
 use nigh_proto::PEER_PROTOCOL;
 
 use super::filter::Filter;
-use crate::seen::{Load, Report};
+use crate::seen::{IdentityReport, Load, Report};
 
 /// The node's region; never changes.
 pub(super) const REGION: &str = "region";
@@ -22,6 +22,7 @@ const LOAD: &str = "load";
 const SETTLED: &str = "settled";
 const WARM: &str = "warm";
 const READY: &str = "ready";
+const IDENTITY: &str = "identity";
 
 /// Keys whose change others wait for: it is told at once instead of with the next round.
 pub(super) const URGENT: [&str; 4] = [PHASE, SETTLED, WARM, READY];
@@ -48,7 +49,7 @@ pub(super) fn fixed(region: &Region, zone: Option<&Zone>) -> Vec<(String, String
 }
 
 /// A report as keys and values. CPU is rounded to 0.001, memory to MiB.
-pub(super) fn encode(report: &Report) -> [(&'static str, String); 6] {
+pub(super) fn encode(report: &Report) -> [(&'static str, String); 7] {
     let phase = if report.draining { DRAINING } else { SERVING };
     let version = report.version.char_indices();
     let version = version.take_while(|(at, c)| at + c.len_utf8() <= VERSION_BYTES_MAX);
@@ -59,6 +60,7 @@ pub(super) fn encode(report: &Report) -> [(&'static str, String); 6] {
         (SETTLED, encode_settled(report.settled, &report.lag)),
         (WARM, STANDARD_NO_PAD.encode(report.warm.as_bytes())),
         (READY, STANDARD_NO_PAD.encode(report.ready.as_bytes())),
+        (IDENTITY, report.identity.as_ref().map(encode_identity).unwrap_or_default()),
     ]
 }
 
@@ -86,7 +88,20 @@ pub(super) fn decode<'k>(get: impl Fn(&str) -> Option<&'k str>) -> Report {
         warm: filter(WARM),
         ready: filter(READY),
         version: version.unwrap_or_default().to_owned(),
+        identity: get(IDENTITY).and_then(decode_identity),
     }
+}
+
+fn encode_identity(identity: &IdentityReport) -> String {
+    let IdentityReport { expires_ms, issuer, newest } = identity;
+    format!("{expires_ms} {issuer:x} {newest:x}")
+}
+
+fn decode_identity(text: &str) -> Option<IdentityReport> {
+    let mut words = text.split(' ');
+    let expires_ms = words.next()?.parse().ok()?;
+    let mut digits = || u32::from_str_radix(words.next()?, 16).ok();
+    Some(IdentityReport { expires_ms, issuer: digits()?, newest: digits()? })
 }
 
 fn encode_load(load: &Load) -> String {
@@ -155,8 +170,12 @@ mod tests {
     prop_compose! {
         fn report()(load in load(), draining: bool, settled: u64,
             lag in vec(any::<u64>().prop_map(RevisionId), 0..=LAG_MAX),
-            warm in filter(), ready in filter(), version in "[0-9a-z.+-]{0,32}") -> Report {
-            Report { load, draining, settled, lag, warm, ready, version }
+            warm in filter(), ready in filter(), version in "[0-9a-z.+-]{0,32}",
+            certificate in proptest::option::of((any::<u64>(), any::<u32>(), any::<u32>()))) -> Report {
+            let identity = certificate.map(|(expires_ms, issuer, newest)| {
+                IdentityReport { expires_ms, issuer, newest }
+            });
+            Report { load, draining, settled, lag, warm, ready, version, identity }
         }
     }
 
@@ -167,8 +186,8 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_a_panic(texts in vec("\\PC{0,60}", 6), numbers in "[0-9 ]{0,90}") {
-            let keys = [PHASE, VERSION, LOAD, SETTLED, WARM, READY];
+        fn any_text_is_read_without_a_panic(texts in vec("\\PC{0,60}", 7), numbers in "[0-9 ]{0,90}") {
+            let keys = [PHASE, VERSION, LOAD, SETTLED, WARM, READY, IDENTITY];
             let mut pairs: Vec<_> = keys.into_iter().zip(texts).collect();
             back(&pairs);
             pairs[2].1.clone_from(&numbers);
@@ -214,6 +233,11 @@ mod tests {
             warm: Filter::of(all.iter()),
             ready: Filter::of(all.iter()),
             version: "v".repeat(40),
+            identity: Some(IdentityReport {
+                expires_ms: u64::MAX,
+                issuer: largest,
+                newest: largest,
+            }),
         };
         let region = Region::new("r".repeat(32)).unwrap();
         let zone = Zone::new("z".repeat(32)).unwrap();

@@ -18,7 +18,7 @@ use super::{ANY_NODE, IdentityError, name_of};
 use crate::clock;
 
 /// Certificates begin this long before they are made: clocks differ.
-const BACKDATED: Duration = Duration::from_secs(2 * 3600);
+pub(super) const BACKDATED: Duration = Duration::from_secs(2 * 3600);
 /// An authority lives this long.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Of the authority's path: one below it may sign, the one that takes over.

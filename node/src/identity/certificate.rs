@@ -6,6 +6,7 @@ use nigh_model::{ClusterId, NodeId};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
+use super::authority::BACKDATED;
 use super::{ANY_NODE, IdentityError};
 
 /// A node's certificate, read. What it says is true only if its chain was verified.
@@ -15,6 +16,8 @@ pub(crate) struct Leaf {
     pub(crate) node: NodeId,
     /// Its cluster.
     pub(crate) cluster: ClusterId,
+    /// When it was made, in ms since the Unix epoch: later than when it begins to hold.
+    pub(crate) made_ms: u64,
     /// When it ends, in ms since the Unix epoch.
     pub(crate) expires_ms: u64,
 }
@@ -29,9 +32,10 @@ impl Leaf {
             .map_err(|error| IdentityError::Invalid(format!("not a certificate: {error}")))?;
         let (node, cluster) = subject(&certificate)
             .ok_or_else(|| IdentityError::Invalid("a certificate that names no node".to_owned()))?;
-        let end = certificate.validity().not_after.timestamp();
-        let expires_ms = u64::try_from(end).unwrap_or(0).saturating_mul(1_000);
-        Ok(Self { node, cluster, expires_ms })
+        let validity = certificate.validity();
+        let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000);
+        let made_ms = ms(validity.not_before.timestamp()) + BACKDATED.as_millis() as u64;
+        Ok(Self { node, cluster, made_ms, expires_ms: ms(validity.not_after.timestamp()) })
     }
 }
 
@@ -77,7 +81,8 @@ mod tests {
         let der = signer.sign(&asked.request, &subject, NOW_MS, life).unwrap();
         let leaf = Leaf::read(&der).unwrap();
         let expires_ms = NOW_MS + 3_600_000;
-        assert_eq!(leaf, Leaf { node: NodeId(42), cluster: cluster(), expires_ms });
+        let whole = Leaf { node: NodeId(42), cluster: cluster(), made_ms: NOW_MS, expires_ms };
+        assert_eq!(leaf, whole);
     }
 
     #[test]

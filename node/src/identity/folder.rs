@@ -95,9 +95,8 @@ impl IdentityFolder {
         let key = Zeroizing::new(encode("PRIVATE KEY", &material.key));
         self.write(KEY_NAME, key.as_bytes())?;
         let issuer = material.trust.authority(material.issuer);
-        let issuer = issuer.map_or_else(String::new, |issuer| {
-            encode("CERTIFICATE", &issuer.certificate)
-        });
+        let issuer =
+            issuer.map_or_else(String::new, |issuer| encode("CERTIFICATE", &issuer.certificate));
         let chain = encode("CERTIFICATE", &material.certificate) + &issuer;
         self.write(CERTIFICATE_NAME, chain.as_bytes())
     }
@@ -144,7 +143,7 @@ impl IdentityFolder {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(list)? {
             let name = entry.map_err(list)?.file_name();
-            let id = name.to_str().and_then(|name| {
+            let id: Option<Digest> = name.to_str().and_then(|name| {
                 let id = name.strip_prefix("authority-")?.strip_suffix(".key")?;
                 format!("sha256:{id}").parse().ok()
             });

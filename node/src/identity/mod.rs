@@ -14,11 +14,11 @@ mod sealed;
 mod tls;
 
 pub(crate) use authority::{Request, Signer, Subject};
-pub(crate) use begin::{Begun, begin, begun};
+pub(crate) use begin::{Beginning, Begun, begin, begun};
 pub(crate) use certificate::Leaf;
 pub(crate) use folder::IdentityFolder;
-pub(crate) use keeper::{Keeper, Own};
-pub(crate) use tls::{Material, PEER_ALPN, Tls, pinned_client, provider};
+pub(crate) use keeper::{Keeper, Own, hosts, subject};
+pub(crate) use tls::{Material, Tls, pinned_client};
 
 use nigh_model::{ClusterId, NodeId};
 use rustls::pki_types::ServerName;
@@ -36,6 +36,11 @@ pub(crate) fn name_of(node: NodeId, cluster: &ClusterId) -> String {
 pub(crate) fn server_name(node: Option<NodeId>, cluster: &ClusterId) -> ServerName<'static> {
     let name = node.map_or_else(|| ANY_NODE.to_owned(), |node| name_of(node, cluster));
     ServerName::try_from(name).expect("letters, digits and dots are a DNS name")
+}
+
+/// The same for a cluster that is not known yet.
+pub(crate) fn any_server_name() -> ServerName<'static> {
+    ServerName::try_from(ANY_NODE).expect("it is a DNS name")
 }
 
 /// Why an identity cannot be used or made.

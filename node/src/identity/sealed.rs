@@ -76,7 +76,11 @@ impl SealKey {
         sealed: &[u8],
         about: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
-        let bad = || IdentityError::Invalid("it does not open: another key sealed it, or it is damaged".to_owned());
+        let bad = || {
+            IdentityError::Invalid(
+                "it does not open: another key sealed it, or it is damaged".to_owned(),
+            )
+        };
         let (format, rest) = sealed.split_first().ok_or_else(bad)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_BYTES).ok_or_else(bad)?;
         if *format != FORMAT {

@@ -1,13 +1,18 @@
 //! What nodes say to each other: connections, their delays and their health.
 
+mod accept;
 mod delay;
+mod gate;
 mod health;
 mod link;
 mod ping;
 mod pool;
 mod server;
+mod strangers;
 
+pub(crate) use gate::caller;
 pub(crate) use link::Link;
 pub(crate) use ping::keep_measuring;
 pub(crate) use pool::{Lane, Peers};
 pub(crate) use server::PeerServer;
+pub(crate) use strangers::{Strangers, Turned};

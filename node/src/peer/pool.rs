@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use nigh_model::{NodeId, Region};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use super::delay::Delayed;
 use super::health::Health;
 use super::link::Link;
 use crate::decided::Decided;
+use crate::identity::{Tls, server_name};
 
 /// A connection that is not there by then will not be.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,6 +25,11 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes on the way in one HTTP/2 stream and connection: long ways need wide windows.
 pub(super) const WINDOW_BYTES: u32 = 4 << 20;
+
+/// The bytes of a connection.
+trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
+type Stream = Box<dyn Bytes>;
 
 /// What a connection is for: nothing waits behind what is less urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +55,8 @@ pub(crate) struct Peers {
 struct Inner {
     decided: Decided,
     link: Link,
+    /// None only in tests of what goes through the connections.
+    tls: Option<Arc<Tls>>,
     channels: Mutex<HashMap<(NodeId, Lane), (String, Channel)>>,
     health: Mutex<HashMap<NodeId, Arc<Health>>>,
     /// Addresses at which nodes have said who they are; they may be newer than the registry's.
@@ -62,10 +72,21 @@ struct Met {
 
 impl Peers {
     /// No connection yet.
-    pub(crate) fn new(decided: Decided, link: Link) -> Self {
+    pub(crate) fn new(decided: Decided, link: Link, tls: Arc<Tls>) -> Self {
+        Self::with(decided, link, Some(tls))
+    }
+
+    /// Connections without TLS, for tests of what goes through them.
+    #[cfg(test)]
+    pub(crate) fn plain(decided: Decided, link: Link) -> Self {
+        Self::with(decided, link, None)
+    }
+
+    fn with(decided: Decided, link: Link, tls: Option<Arc<Tls>>) -> Self {
         let inner = Inner {
             decided,
             link,
+            tls,
             channels: Mutex::new(HashMap::new()),
             health: Mutex::new(HashMap::new()),
             met: Mutex::new(HashMap::new()),
@@ -114,19 +135,25 @@ impl Peers {
         match channels.get(&(to, lane)) {
             Some((known, channel)) if known == address => channel.clone(),
             _ => {
-                let channel = self.connect(address, region);
+                let channel = self.connect_to(Some(to), address, region);
                 channels.insert((to, lane), (address.to_owned(), channel.clone()));
                 channel
             }
         }
     }
 
-    /// A connection that is not kept: to a node that is not known yet.
+    /// A connection that is not kept: to whichever node of the cluster is there.
     pub(crate) fn connect(&self, address: &str, region: Option<&Region>) -> Channel {
+        self.connect_to(None, address, region)
+    }
+
+    /// A connection to the node that is meant, or to any node of the cluster.
+    fn connect_to(&self, to: Option<NodeId>, address: &str, region: Option<&Region>) -> Channel {
         let delay = region.map_or(Duration::ZERO, |region| self.inner.link.one_way(region));
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .unwrap_or_else(|_| Endpoint::from_static("http://invalid.invalid:1"))
-            .connect_timeout(CONNECT_TIMEOUT + 2 * delay)
+            // TCP and TLS take a round trip each.
+            .connect_timeout(CONNECT_TIMEOUT + 4 * delay)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
@@ -134,14 +161,22 @@ impl Peers {
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
         let address: Arc<str> = address.into();
+        let tls = self.inner.tls.clone();
         endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-            let address = address.clone();
+            let (address, tls) = (address.clone(), tls.clone());
             async move {
                 let stream = TcpStream::connect(&*address).await?;
                 stream.set_nodelay(true)?;
                 // A handshake takes a round trip as well.
                 tokio::time::sleep(2 * delay).await;
-                Ok::<_, std::io::Error>(TokioIo::new(Delayed::new(stream, delay)))
+                let stream = Delayed::new(stream, delay);
+                let Some(tls) = tls else {
+                    return Ok::<_, std::io::Error>(TokioIo::new(Box::new(stream) as Stream));
+                };
+                let name = server_name(to, tls.cluster());
+                let connector = TlsConnector::from(tls.peer_client());
+                let stream = connector.connect(name, stream).await?;
+                Ok(TokioIo::new(Box::new(stream) as Stream))
             }
         }))
     }

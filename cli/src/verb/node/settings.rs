@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use nigh_model::access::BadToken;
 use nigh_model::{Location, NodeName, Region, Zone};
-use nigh_node::{Config, Start};
+use nigh_node::{CERTIFICATE_LIFE, Config, Start, TokenSource};
 use nigh_placement::geo::known_region;
 
 use crate::failure::{Failure, Result};
@@ -19,6 +21,10 @@ const SLOTS_MAX: u32 = 25_000;
 const THREADS_MAX: u32 = 1_024;
 /// Most addresses to join by.
 const JOIN_MAX: usize = 64;
+
+/// Shortest and longest life of a certificate. Two thirds of the shortest are enough to renew it.
+const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
+const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(825 * 24 * 3600);
 
 /// Settings as flags and environment give them; the file has the same.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
@@ -63,6 +69,18 @@ pub(crate) struct Flags {
     /// Join the cluster of these peer addresses
     #[arg(long, env = "NIGH_JOIN", value_name = "HOST:PORT,…", value_delimiter = ',')]
     join: Option<Vec<String>>,
+    /// Token that admits the node, or @FILE that holds it; not needed on data of the cluster
+    #[arg(long, env = "NIGH_JOIN_TOKEN", value_name = "TOKEN|@FILE", hide_env_values = true)]
+    join_token: Option<String>,
+    /// With --bootstrap: write a token by which any number of nodes may join
+    #[arg(long, env = "NIGH_WRITE_JOIN_TOKEN", value_name = "FILE")]
+    write_join_token: Option<PathBuf>,
+    /// File of random bytes, outside the data folder, that seals the authority's key
+    #[arg(long, env = "NIGH_IDENTITY_KEY", value_name = "FILE")]
+    identity_key: Option<PathBuf>,
+    /// How long the certificates live that this node signs [default: 30d]
+    #[arg(long, env = "NIGH_CERTIFICATE_LIFE", value_name = "DURATION")]
+    certificate_life: Option<String>,
     /// Guest instances at once [default: 1000]
     #[arg(long, env = "NIGH_SLOTS", value_name = "N")]
     slots: Option<u32>,
@@ -134,6 +152,12 @@ impl Settings {
             gossip,
             advertise,
             start: start(flags.bootstrap.unwrap_or(false), flags.join.unwrap_or_default())?,
+            join_token: flags.join_token.map(|given| join_token(&given)).transpose()?,
+            write_join_token: flags.write_join_token,
+            identity_key: flags.identity_key,
+            certificate_life: flags
+                .certificate_life
+                .map_or(Ok(CERTIFICATE_LIFE), |given| certificate_life(&given))?,
             rtt,
             slots: bounded("slots", flags.slots.unwrap_or(SLOTS_DEFAULT), SLOTS_MAX)?,
             guest_threads: threads("guest-threads", flags.guest_threads, cores)?,
@@ -161,6 +185,10 @@ impl Flags {
             rtt_matrix: self.rtt_matrix.or(file.rtt_matrix),
             bootstrap: self.bootstrap.or(if begun { None } else { file.bootstrap }),
             join: self.join.or(if begun { None } else { file.join }),
+            join_token: self.join_token.or(file.join_token),
+            write_join_token: self.write_join_token.or(file.write_join_token),
+            identity_key: self.identity_key.or(file.identity_key),
+            certificate_life: self.certificate_life.or(file.certificate_life),
             slots: self.slots.or(file.slots),
             guest_threads: self.guest_threads.or(file.guest_threads),
             compile_threads: self.compile_threads.or(file.compile_threads),
@@ -191,6 +219,10 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         "rtt_matrix",
         "bootstrap",
         "join",
+        "join_token",
+        "write_join_token",
+        "identity_key",
+        "certificate_life",
         "slots",
         "guest_threads",
         "compile_threads",
@@ -211,6 +243,10 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         rtt_matrix: root.string("rtt_matrix")?.map(PathBuf::from),
         bootstrap: root.boolean("bootstrap")?,
         join: Some(join).filter(|join| !join.is_empty()),
+        join_token: text("join_token")?,
+        write_join_token: root.string("write_join_token")?.map(PathBuf::from),
+        identity_key: root.string("identity_key")?.map(PathBuf::from),
+        certificate_life: text("certificate_life")?,
         slots: root.count("slots", SLOTS_MAX)?,
         guest_threads: root.count("guest_threads", THREADS_MAX)?,
         compile_threads: root.count("compile_threads", THREADS_MAX)?,
@@ -303,6 +339,32 @@ fn start(bootstrap: bool, join: Vec<String>) -> Result<Start> {
         (false, false) => Start::Join(join),
         (false, true) => Start::Resume,
     })
+}
+
+/// What is wrong with a token is said without repeating it.
+fn join_token(given: &str) -> Result<TokenSource> {
+    if let Some(path) = given.strip_prefix('@') {
+        return Ok(TokenSource::File(path.into()));
+    }
+    given.parse().map(TokenSource::Given).map_err(|error: BadToken| {
+        Failure::usage("--join-token: this is no join token")
+            .why(error.to_string())
+            .hint("`nigh operator token create --join` prints one; @FILE reads it from a file")
+    })
+}
+
+fn certificate_life(given: &str) -> Result<Duration> {
+    let bad = |why: String| {
+        Failure::usage(format!("--certificate-life: `{given}` is not valid"))
+            .why(why)
+            .hint("write a number and s, m, h or d, such as 30d")
+    };
+    let life = crate::units::duration(given).map_err(bad)?;
+    if (CERTIFICATE_LIFE_MIN..=CERTIFICATE_LIFE_MAX).contains(&life) {
+        Ok(life)
+    } else {
+        Err(bad("it is from 10 s to 825 days".to_owned()))
+    }
 }
 
 fn bounded(what: &str, number: u32, max: u32) -> Result<u32> {

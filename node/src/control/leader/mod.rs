@@ -3,6 +3,7 @@
 //! Each step looks at the state and the view, and proposes at most what one pure function
 //! says; a step that fails is simply taken again.
 
+mod authorities;
 mod grace;
 mod members;
 mod planner;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use authorities::prefix;
 pub(crate) use rollout::{is_known_active, progress};
 
 use super::propose::Control;
@@ -27,7 +29,7 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
     let mut health = control.health.changes();
     let mut decided = control.decided.changes();
     let mut seen = control.seen.changes();
-    let mut grace = Grace::default();
+    let grace = Grace { absences: control.absences.clone() };
     let mut placed = rollout::Placed::default();
     let mut leading = None;
     loop {
@@ -37,14 +39,15 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
         if now.leader == Some(control.own) && now.lost_since.is_none() {
             if leading != Some(now.term) {
                 leading = Some(now.term);
-                grace = Grace::default();
+                control.absences.forget();
                 placed = rollout::Placed::default();
                 tracing::info!(term = now.term, "this node leads");
             }
-            grace.observe(&control.decided.state(), &control.seen.now());
+            control.absences.observe(&control.decided.state(), &control.seen.now());
             planner::step(&control, &grace).await;
             rollout::step(&control, &mut placed).await;
             members::step(&control, &grace).await;
+            authorities::step(&control, &grace).await;
         } else if leading.take().is_some() {
             tracing::info!(term = now.term, leader = ?now.leader, "this node leads no more");
         }

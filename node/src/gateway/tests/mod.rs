@@ -173,7 +173,7 @@ impl Node {
         let seen = Seen::default();
         let stop = CancellationToken::new();
         let (name, region) = (name(id), region(id));
-        let peers = Peers::new(decided.clone(), Link::new(region.clone(), None));
+        let peers = Peers::plain(decided.clone(), Link::new(region.clone(), None));
         let setup = Setup {
             own: NodeId(id),
             region: region.clone(),

@@ -140,7 +140,7 @@ impl TestCluster {
             generation,
             seeds: self.seeds.clone(),
             link: link.clone(),
-            peers: Peers::new(decided.clone(), link),
+            peers: Peers::plain(decided.clone(), link),
             decided,
             seen: seen.clone(),
             timing: GossipTiming::default(),
