@@ -31,7 +31,9 @@ fn a_node_that_may_not_come_up_says_why_and_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let port = cluster.ports().of_node(3);
         let peer = cluster.node(0).peer();
-        let new = |name: &str| Node::new(name, "eu-west-1", port, folder.path());
+        let new = |name: &str| {
+            Node::new(name, "eu-west-1", port, folder.path()).admitted_like(cluster.node(0))
+        };
 
         // What is joined is no node.
         let server = Server::start(cluster.ports().spare(0)).await;
@@ -134,7 +136,8 @@ fn a_node_that_waits_to_be_admitted_says_for_whom() {
         let cluster = Cluster::start(Layout::of(&["eu-west-1"])).await;
         let folder = tempfile::tempdir().unwrap();
         let nobody = cluster.ports().spare(3);
-        let mut node = Node::new("n2", "eu-west-1", cluster.ports().of_node(1), folder.path());
+        let node = Node::new("n2", "eu-west-1", cluster.ports().of_node(1), folder.path());
+        let mut node = node.admitted_like(cluster.node(0));
         node.start(&Start::Join(nobody));
         let address = format!("127.0.0.1:{nobody}");
         wait_until("it says what it waits for", Duration::from_secs(10), || async {

@@ -75,10 +75,16 @@ impl Cluster {
             let name = format!("n{}", index + 1);
             Node::new(&name, region, ports.of_node(index), folder.path()).with(&args)
         });
-        let expected = vec![Expected::new(
+        let mut expected = vec![Expected::new(
             "A message will be ignored because Leader vote changed",
             "openraft says so of its own first write when the first node comes to lead",
         )];
+        if layout.matrix.is_some() {
+            expected.push(Expected::new(
+                "failed to send a heartbeat: Err(Elapsed",
+                "openraft waits for one no longer than its interval, and the first has to connect",
+            ));
+        }
         let nodes = nodes.collect();
         let mut cluster = Self { nodes, expected, ending: Vec::new(), ports, folder };
         let first = cluster.nodes[0].peer();

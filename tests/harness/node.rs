@@ -34,6 +34,7 @@ pub(crate) struct Node {
     first_port: u16,
     data: PathBuf,
     log: PathBuf,
+    join_token: PathBuf,
     args: Vec<String>,
     child: Option<Child>,
 }
@@ -47,6 +48,7 @@ impl Node {
             first_port,
             data: folder.join(name),
             log: folder.join(format!("{name}.log")),
+            join_token: folder.join("join-token"),
             args: Vec::new(),
             child: None,
         }
@@ -55,6 +57,12 @@ impl Node {
     /// Adds flags.
     pub(crate) fn with(mut self, args: &[String]) -> Self {
         self.args.extend_from_slice(args);
+        self
+    }
+
+    /// The same node, to be admitted by the token of another one's cluster.
+    pub(crate) fn admitted_like(mut self, other: &Self) -> Self {
+        self.join_token = other.join_token.clone();
         self
     }
 
@@ -103,8 +111,8 @@ impl Node {
 
     /// Where the node that begins a cluster leaves the token by which the others join it: beside
     /// their logs.
-    pub(crate) fn join_token(&self) -> PathBuf {
-        self.log.with_file_name("join-token")
+    pub(crate) fn join_token(&self) -> &Path {
+        &self.join_token
     }
 
     /// The command that starts it.

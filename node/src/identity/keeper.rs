@@ -21,6 +21,9 @@ use crate::peer::Lane;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A voter that is asked for a key or a signature answers by then.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// What fails for this long is said: a vote that is not committed yet, or a leader that is just
+/// being elected, are over by then.
+const FAILING_MAX: Duration = Duration::from_secs(10);
 /// A node that has not voted for this long forgets the authority's key: votes move when nodes
 /// restart, and come back.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
@@ -145,20 +148,26 @@ impl Keeper {
     pub(crate) async fn keep(self, stop: CancellationToken) {
         let mut changes = self.control.decided.changes();
         let mut last_voted = Instant::now();
-        let mut failed: Option<String> = None;
+        let mut failing_since: Option<Instant> = None;
+        let mut said = false;
         loop {
             changes.borrow_and_update();
             let done = self.step(&mut last_voted).await;
-            if let Err(error) = &done
-                && failed.as_deref() != Some(&error.to_string())
-            {
-                tracing::warn!(%error, "this node's identity is not up to date");
+            match &done {
+                Ok(()) => (failing_since, said) = (None, false),
+                Err(error) => {
+                    let since = *failing_since.get_or_insert_with(Instant::now);
+                    tracing::debug!(%error, "this node's identity is not up to date yet");
+                    if since.elapsed() > FAILING_MAX && !said {
+                        tracing::warn!(%error, "this node's identity is not up to date");
+                        said = true;
+                    }
+                }
             }
-            failed = done.err().map(|error| error.to_string());
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(INTERVAL) => {}
-                changed = changes.changed(), if failed.is_none() => {
+                changed = changes.changed(), if failing_since.is_none() => {
                     if changed.is_err() {
                         return;
                     }
