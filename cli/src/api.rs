@@ -107,6 +107,14 @@ impl Api {
         let failure = Failure::new(status::kind(status), message(status));
         match (status::reason(status), status.code()) {
             (Some(reason), _) => failure.reason(reason),
+            (None, Code::Unimplemented | Code::Internal) if is_plain_http(status) => {
+                Failure::invalid(format!("{} is no API address", self.address))
+                    .why("it answers HTTP and not gRPC, as the HTTP port of a node does")
+                    .hint(
+                        "functions are called there, with curl; --api takes the API address of \
+                         the node, port 7400 beside 8080 unless they were moved",
+                    )
+            }
             (None, Code::Unimplemented | Code::Internal) => Failure::invalid(format!(
                 "{} is no API of a nigh node of this version",
                 self.address
@@ -150,6 +158,12 @@ pub(crate) fn is_timeout(status: &Status) -> bool {
         _ => false,
     };
     expired && status::reason(status).is_none()
+}
+
+/// Whether what answered is no gRPC at all, but what a web server says to a path that it lacks.
+fn is_plain_http(status: &Status) -> bool {
+    let signs = ["invalid compression flag", "mapped from HTTP status"];
+    signs.iter().any(|sign| status.message().contains(sign))
 }
 
 /// Whether asking again may help: the connection broke, or the node is going away. A refusal
@@ -259,6 +273,27 @@ mod tests {
         let lost = Status::cancelled("operation was canceled");
         assert!(is_lost(&lost) && !is_timeout(&lost));
         assert_eq!(api.failure(&lost).exit(), 5);
+    }
+
+    #[tokio::test]
+    async fn what_answers_http_and_not_grpc_is_called_so() {
+        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let api = Api { channel, address: "http://a:8080".to_owned() };
+        // What tonic makes of a problem of JSON, and of a status without a body of its own.
+        for said in [
+            "protocol error: received message with invalid compression flag: 123 (valid flags \
+             are 0 and 1) while receiving response with status: 404 Not Found",
+            "grpc-status header missing, mapped from HTTP status code 404",
+        ] {
+            for code in [Code::Internal, Code::Unimplemented] {
+                let failure = api.failure(&Status::new(code, said));
+                assert_eq!(failure.exit(), 4);
+                let text = failure.to_string();
+                assert!(text.contains("HTTP port") && !text.contains("compression"), "{text}");
+            }
+        }
+        let other = api.failure(&Status::unimplemented("")).to_string();
+        assert!(!other.contains("HTTP port"), "{other}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What `nigh deploy PATH` sends: an app's spec and the components that it is made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -94,6 +94,21 @@ impl Package {
         let (digest, component) =
             self.components.first_key_value().expect("made with one component");
         FunctionSpec { component: *digest, component_bytes: component.bytes, ..settings }
+    }
+
+    /// Where the bytes of a component may be, as patterns: where any function made of it may run.
+    /// None: anywhere.
+    pub(crate) fn regions_of(&self, digest: &Digest) -> Vec<String> {
+        let users = self.spec.functions.values().filter(|spec| spec.component == *digest);
+        let mut regions = BTreeSet::new();
+        for user in users {
+            if user.placement.regions.is_empty() {
+                return Vec::new();
+            }
+            regions
+                .extend(user.placement.regions.iter().map(|pattern| pattern.as_str().to_owned()));
+        }
+        regions.into_iter().collect()
     }
 
     /// Adds a component file and returns its digest and size.
@@ -293,6 +308,33 @@ mod tests {
         assert_eq!(package.spec.functions["hello"].component, Digest::of(b"\0asm"));
         assert_eq!(package.components[&Digest::of(b"\0asm")].name, "hello.wasm");
         assert_eq!(Package::read(&path, Some("other")).unwrap().app.as_str(), "other");
+    }
+
+    #[test]
+    fn the_bytes_of_a_component_may_be_where_any_function_of_it_may_run() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a.wasm", "\0asm");
+        write(folder.path(), "b.wasm", "\0asm\x01");
+        let text = r#"
+            [app]
+            name = "shop"
+            [function.near]
+            component = "a.wasm"
+            placement = { regions = ["eu-*", "us-1"] }
+            [function.far]
+            component = "a.wasm"
+            placement = { regions = ["us-1", "ap-1"] }
+            [function.bound]
+            component = "b.wasm"
+            placement = { regions = ["eu-1"] }
+            [function.free]
+            component = "b.wasm"
+        "#;
+        write(folder.path(), "nigh.toml", text);
+        let package = Package::read(folder.path(), None).unwrap();
+        let regions = |component: &[u8]| package.regions_of(&Digest::of(component));
+        assert_eq!(regions(b"\0asm"), ["ap-1", "eu-*", "us-1"]);
+        assert!(regions(b"\0asm\x01").is_empty(), "anywhere");
     }
 
     #[test]

@@ -60,7 +60,8 @@ pub(crate) async fn deploy(
     let deadline = started + options.timeout;
     let uploads = async {
         for (digest, component) in &package.components {
-            upload::send(api, digest, component, progress).await?;
+            let regions = package.regions_of(digest);
+            upload::send(api, digest, component, regions, progress).await?;
         }
         Ok(())
     };

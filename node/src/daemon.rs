@@ -228,7 +228,7 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
             copies: agent.copies.clone(),
             stock: agent.stock.clone(),
         },
-        artifacts: ArtifactsService::new(agent.stock.clone(), agent.fetcher.clone()),
+        artifacts: ArtifactsService::new(&agent),
         cluster: ClusterService { control: control.clone(), config: config.clone() },
         invoker: public_invoke_service(gateway.clone()),
         logs: public_logs_service(own, logs, decided.clone(), seen.clone(), peers.clone()),

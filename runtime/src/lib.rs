@@ -22,7 +22,9 @@ mod load;
 mod meter;
 mod outbound;
 mod output;
+mod sender;
 mod ticker;
+mod trust;
 
 pub use body::{BodyError, RequestBody, ResponseBody};
 pub use call::Call;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
-use http_body_util::BodyExt;
 use nigh_model::limits::OUTBOUND_REQUESTS_PER_CALL_MAX;
 use nigh_model::spec::OutboundRule;
 use tokio::sync::Semaphore;
@@ -13,10 +12,10 @@ use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{
     Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody, WasiHttpHooks,
-    default_send_request,
 };
 
-use crate::headers;
+use crate::sender::{Io, Times, send};
+use crate::{headers, trust};
 
 /// Most bytes that a guest hands over in one write to a body; two of them may wait.
 const BODY_CHUNK_BYTES_MAX: usize = 64 << 10;
@@ -32,7 +31,6 @@ pub(crate) struct Outbound {
     deadline: Instant,
 }
 
-type Io = Box<dyn Future<Output = Result<()>> + Send>;
 type Sending = Box<dyn Future<Output = Result<(Response<WasiBody>, Io)>> + Send>;
 
 impl Outbound {
@@ -70,19 +68,18 @@ impl WasiHttpHooks for Outbound {
             request.headers_mut().insert(header::HOST, host);
         }
         let deadline = self.deadline;
-        let options = capped(options, deadline.saturating_duration_since(Instant::now()));
+        let times = capped(options, deadline.saturating_duration_since(Instant::now()));
         Box::new(async move {
-            let sent = timeout_at(deadline, default_send_request(request, Some(options)));
-            let (response, io) =
-                sent.await.map_err(|_| Error::ConnectionTimeout)?.map_err(quiet)?;
+            let sent = timeout_at(deadline, send(request, times, trust::config));
+            let (response, io) = sent.await.map_err(|_| Error::ConnectionTimeout)??;
             let io = async move {
                 let _place = place;
-                if let Err(error) = io.await {
+                if let Err(error) = Box::into_pin(io).await {
                     tracing::debug!(%error, "outbound connection ended");
                 }
                 Ok(())
             };
-            Ok((response.map(BodyExt::boxed_unsync), Box::new(io) as Io))
+            Ok((response, Box::new(io) as Io))
         })
     }
 
@@ -103,8 +100,18 @@ impl WasiHttpHooks for Outbound {
 
     fn p2_error_from_tls(&mut self, error: &std::io::Error) -> ErrorCode {
         tracing::debug!(%error, "outbound TLS failed");
-        ErrorCode::TlsProtocolError
+        if is_certificate(error) {
+            ErrorCode::TlsCertificateError
+        } else {
+            ErrorCode::TlsProtocolError
+        }
     }
+}
+
+/// Whether TLS failed for the certificate of the other side.
+pub(crate) fn is_certificate(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Whether a rule allows a request to this address.
@@ -127,31 +134,21 @@ fn host_of(uri: &Uri) -> Option<HeaderValue> {
     HeaderValue::from_str(uri.authority()?.as_str()).ok()
 }
 
-/// The one error that would otherwise be logged as a warning of this node.
-fn quiet(error: Error) -> Error {
-    match error {
-        Error::InvalidDnsNameError(error) => {
-            Error::DnsError { rcode: Some(error.to_string()), info_code: None }
-        }
-        other => other,
-    }
-}
-
 /// Time-outs that end with the call at the latest.
-fn capped(options: Option<RequestOptions>, left: Duration) -> RequestOptions {
-    let mut capped = options.unwrap_or_default();
-    for timeout in [
-        &mut capped.connect_timeout,
-        &mut capped.first_byte_timeout,
-        &mut capped.between_bytes_timeout,
-    ] {
-        *timeout = Some(timeout.map_or(left, |asked| asked.min(left)));
+fn capped(options: Option<RequestOptions>, left: Duration) -> Times {
+    let asked = options.unwrap_or_default();
+    let capped = |asked: Option<Duration>| asked.map_or(left, |asked| asked.min(left));
+    Times {
+        connect: capped(asked.connect_timeout),
+        first_byte: capped(asked.first_byte_timeout),
+        between_bytes: capped(asked.between_bytes_timeout),
     }
-    capped
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
     #[test]
@@ -204,7 +201,6 @@ mod tests {
         let second = Duration::from_secs(1);
         let asked = RequestOptions { connect_timeout: Some(second / 2), ..Default::default() };
         let capped = capped(Some(asked), second);
-        assert_eq!(capped.connect_timeout, Some(second / 2));
-        assert_eq!(capped.first_byte_timeout, Some(second));
+        assert_eq!((capped.connect, capped.first_byte), (second / 2, second));
     }
 }

@@ -50,23 +50,26 @@ class Nigh:
     def __exit__(self, *_):
         self.channel.close()
 
-    def is_known(self, digest):
-        """Whether the cluster has a component, so that it need not be uploaded."""
+    def is_known(self, digest, regions=()):
+        """Whether the cluster has a component, so that it need not be uploaded. `regions` says
+        where its bytes may be, as `placement.regions` does; none: anywhere."""
         try:
-            self.artifacts.Stat(stubs.artifacts.StatRequest(digest=digest), timeout=10)
+            request = stubs.artifacts.StatRequest(digest=digest, regions=regions)
+            self.artifacts.Stat(request, timeout=10)
             return True
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.NOT_FOUND:
                 return False
             raise
 
-    def upload(self, component, digest=None):
-        """Uploads a component and returns its digest."""
+    def upload(self, component, digest=None, regions=()):
+        """Uploads a component and returns its digest. A node outside `regions` keeps no byte of
+        it: it hands them on to one inside."""
         digest = digest or "sha256:" + hashlib.sha256(component).hexdigest()
         head = stubs.artifacts.Artifact(digest=digest, bytes=len(component))
 
         def parts():
-            yield stubs.artifacts.UploadRequest(head=head)
+            yield stubs.artifacts.UploadRequest(head=head, regions=regions)
             for at in range(0, len(component), UPLOAD_CHUNK_BYTES):
                 chunk = component[at : at + UPLOAD_CHUNK_BYTES]
                 yield stubs.artifacts.UploadRequest(chunk=chunk)

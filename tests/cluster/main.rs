@@ -17,5 +17,8 @@ mod hostile;
 mod output;
 mod refused_apps;
 mod refused_nodes;
+mod residency;
+mod retried;
 mod revisions;
 mod up;
+mod voters;

@@ -113,7 +113,7 @@ async fn bad_uploads(cluster: &Cluster) {
         assert_eq!(nigh_proto::status::reason(&status).as_deref(), Some(reason), "{status:?}");
     }
     for digest in [&digest, &other] {
-        let request = nigh_proto::v1::StatRequest { digest: digest.clone() };
+        let request = nigh_proto::v1::StatRequest { digest: digest.clone(), regions: Vec::new() };
         let status = api.artifacts().stat(request).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound, "nothing of it was kept: {status:?}");
     }

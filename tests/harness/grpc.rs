@@ -12,8 +12,8 @@ use nigh_proto::v1::logs_client::LogsClient;
 use nigh_proto::v1::upload_request::Part;
 use nigh_proto::v1::{
     App, AppSpec, Artifact, DeployRequest, DeployResponse, FunctionSpec, GetAppRequest,
-    GetRaftRequest, InvokeRequest, InvokeResponse, ListAppsRequest, ListNodesRequest, Node, Raft,
-    StatusRequest, StatusResponse, UploadRequest,
+    GetRaftRequest, InvokeRequest, InvokeResponse, ListAppsRequest, ListNodesRequest, Node,
+    Placement, Raft, StatusRequest, StatusResponse, UploadRequest,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
@@ -110,7 +110,7 @@ impl Api {
             bytes.chunks(CHUNK_BYTES).map(|part| Part::Chunk(Bytes::copy_from_slice(part)));
         let parts: Vec<UploadRequest> = std::iter::once(Part::Head(head))
             .chain(chunks)
-            .map(|part| UploadRequest { part: Some(part) })
+            .map(|part| UploadRequest { part: Some(part), ..UploadRequest::default() })
             .collect();
         let mut client = self.artifacts();
         within(client.upload(tokio_stream::iter(parts))).await
@@ -123,10 +123,25 @@ impl Api {
         component: &Artifact,
         request_id: &str,
     ) -> Result<DeployResponse, Status> {
+        self.deploy_in(app, component, &[], request_id).await
+    }
+
+    /// The same in these regions only.
+    pub(crate) async fn deploy_in(
+        &self,
+        app: &str,
+        component: &Artifact,
+        regions: &[&str],
+        request_id: &str,
+    ) -> Result<DeployResponse, Status> {
         let function = FunctionSpec {
             name: app.to_owned(),
             component: component.digest.clone(),
             component_bytes: component.bytes,
+            placement: Some(Placement {
+                regions: regions.iter().map(|region| (*region).to_owned()).collect(),
+                ..Placement::default()
+            }),
             ..FunctionSpec::default()
         };
         let request = DeployRequest {

@@ -11,9 +11,10 @@ use tokio::task::JoinHandle;
 /// What it answers.
 pub(crate) const BODY: &str = "from outside\n";
 
-/// Answers every request with the same text until it is dropped.
+/// Answers requests with the same text until it is dropped.
 pub(crate) struct Server {
     asked: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -23,15 +24,22 @@ impl Server {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let listener = TcpListener::bind(address).await.expect("the port was claimed");
         let asked = Arc::new(AtomicUsize::new(0));
-        let counter = asked.clone();
+        let held = Arc::new(AtomicUsize::new(0));
+        let (counter, holds) = (asked.clone(), held.clone());
         let task = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let counter = counter.clone();
+                let (counter, holds) = (counter.clone(), holds.clone());
                 tokio::spawn(async move {
                     let mut buffer = [0; 4096];
                     let read = stream.read(&mut buffer).await.unwrap_or(0);
                     if buffer[..read].starts_with(b"GET ") {
                         counter.fetch_add(1, Ordering::SeqCst);
+                        let hold = |left: usize| left.checked_sub(1);
+                        if holds.fetch_update(Ordering::SeqCst, Ordering::SeqCst, hold).is_ok() {
+                            // Until whoever asked is gone.
+                            let _ = stream.read(&mut buffer).await;
+                            return;
+                        }
                     }
                     let answer = format!(
                         "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\
@@ -43,7 +51,12 @@ impl Server {
                 });
             }
         });
-        Self { asked, task }
+        Self { asked, held, task }
+    }
+
+    /// The next GET requests, so many, are never answered.
+    pub(crate) fn hold(&self, requests: usize) {
+        self.held.store(requests, Ordering::SeqCst);
     }
 
     /// GET requests so far.

@@ -21,15 +21,18 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 type Chunks = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
 
-/// Sends a component if the cluster does not know it.
+/// Sends a component if the cluster does not know it. Its bytes may be in these regions only;
+/// none: anywhere.
 pub(crate) async fn send(
     api: &Api,
     digest: &Digest,
     component: &Component,
+    regions: Vec<String>,
     progress: &Progress,
 ) -> Result {
     let digest = digest.to_string();
-    match api.artifacts().stat(timed(StatRequest { digest: digest.clone() })).await {
+    let known = StatRequest { digest: digest.clone(), regions: regions.clone() };
+    match api.artifacts().stat(timed(known)).await {
         Ok(_) => return Ok(()),
         Err(status) if status.code() == Code::NotFound => {}
         Err(status) => return Err(api.failure(&status)),
@@ -37,14 +40,15 @@ pub(crate) async fn send(
     let bar = progress.upload(&component.name, component.bytes);
     let chunks = read(&component.source).await?;
     let head = Part::Head(Artifact { digest, bytes: component.bytes });
-    let parts = stream::iter([part(head)]).chain(counted(chunks, bar.clone()));
+    let head = UploadRequest { regions, ..part(head) };
+    let parts = stream::iter([head]).chain(counted(chunks, bar.clone()));
     let answer = api.artifacts().upload(parts).await;
     bar.finish_and_clear();
     answer.map(|_| ()).map_err(|status| api.failure(&status).about(&component.name))
 }
 
 fn part(part: Part) -> UploadRequest {
-    UploadRequest { part: Some(part) }
+    UploadRequest { part: Some(part), ..UploadRequest::default() }
 }
 
 async fn read(source: &Source) -> Result<Chunks> {

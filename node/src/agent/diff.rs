@@ -17,8 +17,9 @@ pub(crate) const UNWANTED_GRACE_MS: u64 = 10_000;
 /// for, in ms: its deploy may still be under way.
 pub(crate) const UPLOAD_GRACE_MS: u64 = 600_000;
 /// A component whose revisions may all not be in this region stays this long after it was last
-/// put or asked for, in ms: it was uploaded here on its way to where it may be.
-pub(crate) const FORBIDDEN_GRACE_MS: u64 = 30_000;
+/// put or asked for, in ms: it was uploaded here by one who did not say where it may be, and by
+/// now is where it may be. Longer than a node takes to open it that was told that it is here.
+pub(crate) const FORBIDDEN_GRACE_MS: u64 = 2_000;
 /// Functions loaded at once, about 180 KiB each; beyond it those not called for longest go.
 pub(crate) const LOADED_MAX: usize = 4_096;
 /// Revisions named as lagging: they must fit a gossip message with everything else.

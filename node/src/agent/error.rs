@@ -24,6 +24,16 @@ pub(crate) enum Error {
         /// What happened.
         why: String,
     },
+    /// An upload did not get to a node that may hold it.
+    #[error("component {digest} could not be handed on to node {to}: {why}; upload it again")]
+    HandOn {
+        /// The component.
+        digest: Digest,
+        /// The node that should have taken it.
+        to: NodeId,
+        /// What happened.
+        why: String,
+    },
     /// There is no live node in a region where its bytes may be.
     #[error("no live node is in a region where component {digest} may be")]
     NoAllowedNode {
@@ -58,9 +68,10 @@ impl Error {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::NowhereHeld { .. } => Kind::NotFound,
-            Self::Fetch { .. } | Self::NoAllowedNode { .. } | Self::TooFewCopies { .. } => {
-                Kind::Unavailable
-            }
+            Self::Fetch { .. }
+            | Self::HandOn { .. }
+            | Self::NoAllowedNode { .. }
+            | Self::TooFewCopies { .. } => Kind::Unavailable,
             Self::Storage(error) => error.kind(),
             Self::Runtime(error) => error.kind(),
             Self::Internal(_) => Kind::Internal,
@@ -72,6 +83,7 @@ impl Error {
         match self {
             Self::NowhereHeld { .. } => "NO_SUCH_COMPONENT",
             Self::Fetch { .. } => "FETCH_FAILED",
+            Self::HandOn { .. } => "HAND_ON_FAILED",
             Self::NoAllowedNode { .. } => "NO_ALLOWED_NODE",
             Self::TooFewCopies { .. } => "TOO_FEW_COPIES",
             Self::Storage(error) => match error.as_ref() {

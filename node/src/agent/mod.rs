@@ -1,15 +1,17 @@
 //! What this node must do to match the decision.
 //!
 //! `wants` and `diff` decide and are pure; `run` carries it out; `stock` is what is on disk,
-//! `shelf` what can be called. `fetch`, `service` and `replicate` move components between
-//! nodes.
+//! `shelf` what can be called. `intake` takes uploads, `fetch`, `service`, `replicate` and
+//! `hand_on` move components between nodes.
 
 mod demanded;
 mod diff;
 mod error;
 mod fetch;
 mod flight;
+mod hand_on;
 mod incoming;
+mod intake;
 mod replicate;
 mod retry;
 mod run;
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use diff::Settled;
 pub(crate) use error::Error;
 pub(crate) use fetch::Fetcher;
+pub(crate) use intake::Intake;
 pub(crate) use replicate::Copies;
 pub(crate) use service::PeerArtifacts;
 pub(crate) use shelf::{Shelf, ShelfError, Taken};
@@ -69,6 +72,8 @@ pub(crate) struct Agent {
     pub(crate) shelf: Shelf,
     /// What is on disk here.
     pub(crate) stock: Stock,
+    /// Takes in what is uploaded.
+    pub(crate) intake: Intake,
     /// Brings components here.
     pub(crate) fetcher: Fetcher,
     /// Brings components to others.
@@ -98,7 +103,9 @@ impl Agent {
         let place = (own, region.clone());
         let copies =
             Copies::new(place, stock.clone(), fetcher.clone(), decided.clone(), seen, peers);
-        let peer_service = PeerArtifacts::new(stock.clone(), fetcher.clone(), decided.clone());
+        let intake = Intake::new(stock.clone());
+        let peer_service =
+            PeerArtifacts::new(stock.clone(), intake.clone(), fetcher.clone(), decided.clone());
         let (settle, settled) = watch::channel(Settled::default());
         let worker = run::Worker::new(
             (own, region),
@@ -108,7 +115,7 @@ impl Agent {
             fetcher.clone(),
             settle,
         );
-        let agent = Self { shelf, stock, fetcher, copies, settled, peer_service };
+        let agent = Self { shelf, stock, intake, fetcher, copies, settled, peer_service };
         Ok((agent, worker.run(stop)))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use nigh_model::{Digest, NodeId, Region};
+use nigh_model::{Digest, NodeId, Region, State};
 use nigh_proto::peer::v1::ReplicateRequest;
 use nigh_proto::peer::v1::artifacts_client::ArtifactsClient;
 use tokio::time::timeout;
@@ -43,14 +43,14 @@ struct Inner {
 
 /// A node that may hold a copy.
 #[derive(Clone, Debug, PartialEq)]
-struct Site {
+pub(super) struct Site {
     region: Region,
     /// It is about to leave: its copy counts, but no new one is sent there.
     draining: bool,
     rtt_ms: Option<f64>,
 }
 
-type Sites = BTreeMap<NodeId, Site>;
+pub(super) type Sites = BTreeMap<NodeId, Site>;
 
 impl Copies {
     /// Copies from and to this stock.
@@ -105,8 +105,27 @@ impl Copies {
         Ok(())
     }
 
+    /// The last known decision.
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.inner.decided.state()
+    }
+
+    /// The region of this node.
+    pub(crate) fn region(&self) -> &Region {
+        &self.inner.region
+    }
+
+    pub(super) fn peers(&self) -> &Peers {
+        &self.inner.peers
+    }
+
+    /// The id of the cluster, as nodes tell it each other.
+    pub(super) fn cluster(&self) -> String {
+        self.state().cluster.clone().map(String::from).unwrap_or_default()
+    }
+
     /// Live nodes that may hold a copy.
-    fn sites(&self, allowed: impl Fn(&Region) -> bool) -> Sites {
+    pub(super) fn sites(&self, allowed: impl Fn(&Region) -> bool) -> Sites {
         let Inner { own, region, decided, seen, peers, .. } = &*self.inner;
         let view = seen.now();
         let state = decided.state();
@@ -140,7 +159,7 @@ impl Copies {
     }
 
     async fn copy(&self, digest: Digest, to: NodeId, held: &BTreeSet<NodeId>) -> Result<(), Error> {
-        let Inner { own, stock, fetcher, decided, peers, .. } = &*self.inner;
+        let Inner { own, stock, fetcher, peers, .. } = &*self.inner;
         if to == *own {
             return fetcher.fetch(digest).await;
         }
@@ -156,7 +175,7 @@ impl Copies {
         let channel = peers.channel(to, Lane::Control);
         let channel = channel.ok_or_else(|| failed("no such node is registered".into()))?;
         let request = ReplicateRequest {
-            cluster_id: decided.state().cluster.clone().map(String::from).unwrap_or_default(),
+            cluster_id: self.cluster(),
             digest: digest.to_string(),
             from: from.0,
         };
@@ -180,7 +199,11 @@ fn is_enough(sites: &Sites, held: &BTreeSet<NodeId>) -> bool {
 }
 
 /// Who gets the next copy: a node in a region without one, the nearest of those.
-fn next(sites: &Sites, held: &BTreeSet<NodeId>, passed_over: &BTreeSet<NodeId>) -> Option<NodeId> {
+pub(super) fn next(
+    sites: &Sites,
+    held: &BTreeSet<NodeId>,
+    passed_over: &BTreeSet<NodeId>,
+) -> Option<NodeId> {
     let covered: BTreeSet<&Region> =
         held.iter().filter_map(|id| Some(&sites.get(id)?.region)).collect();
     let open = sites.iter().filter(|(id, _)| !held.contains(id) && !passed_over.contains(id));

@@ -1,20 +1,25 @@
 //! What other nodes ask of this one's components.
 
 use std::pin::Pin;
+use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _, stream};
 use nigh_model::{Digest, NodeId};
 use nigh_proto::peer::v1::artifacts_server::Artifacts;
+use nigh_proto::peer::v1::take_request::Part;
 use nigh_proto::peer::v1::{
     FetchChunk, FetchRequest, ReplicateRequest, ReplicateResponse, StatRequest, StatResponse,
+    TakeRequest, TakeResponse,
 };
 use nigh_proto::status;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::error::Error;
 use super::fetch::Fetcher;
+use super::intake::Intake;
 use super::stock::Stock;
 use crate::decided::Decided;
 
@@ -22,6 +27,9 @@ use crate::decided::Decided;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks read ahead of the wire.
 const CHUNKS_AHEAD: usize = 4;
+/// An upload that is handed on and brings nothing for so long is given up: longer than its
+/// caller is waited for.
+const STALL_TIMEOUT: Duration = Duration::from_secs(40);
 /// Digests in one question.
 const DIGESTS_MAX: usize = 1_000;
 
@@ -29,14 +37,52 @@ const DIGESTS_MAX: usize = 1_000;
 #[derive(Clone)]
 pub(crate) struct PeerArtifacts {
     stock: Stock,
+    intake: Intake,
     fetcher: Fetcher,
     decided: Decided,
 }
 
 impl PeerArtifacts {
     /// Serves this stock.
-    pub(crate) fn new(stock: Stock, fetcher: Fetcher, decided: Decided) -> Self {
-        Self { stock, fetcher, decided }
+    pub(super) fn new(stock: Stock, intake: Intake, fetcher: Fetcher, decided: Decided) -> Self {
+        Self { stock, intake, fetcher, decided }
+    }
+
+    /// Which component is where is told to nodes of the same cluster alone.
+    fn check_cluster(&self, cluster_id: &str) -> Result<(), Status> {
+        let own = self.decided.state().cluster.clone();
+        if own.as_ref().map(|id| id.as_str()) == Some(cluster_id) {
+            return Ok(());
+        }
+        let own = own.map_or_else(|| "none".to_owned(), String::from);
+        let message = format!("this node belongs to cluster {own}, not to {cluster_id}");
+        Err(status::of(Code::FailedPrecondition, "WRONG_CLUSTER", message))
+    }
+
+    async fn take_in(
+        &self,
+        parts: impl Stream<Item = Result<TakeRequest, Status>> + Send,
+    ) -> Result<(), Status> {
+        let _one_of_few = self.intake.place()?;
+        let mut parts = std::pin::pin!(parts);
+        let first = timeout(STALL_TIMEOUT, parts.next()).await.map_err(|_| stalled())?;
+        let Some(Part::Head(head)) = first.transpose()?.and_then(|first| first.part) else {
+            return Err(malformed("UPLOAD_NO_HEAD", "an upload begins with its head"));
+        };
+        self.check_cluster(&head.cluster_id)?;
+        let chunks = stream::unfold(parts, |mut parts| async {
+            let chunk = match timeout(STALL_TIMEOUT, parts.next()).await {
+                Err(_) => Err(stalled()),
+                Ok(part) => match part? {
+                    Ok(TakeRequest { part: Some(Part::Chunk(chunk)) }) => Ok(chunk),
+                    Ok(_) => Err(malformed("UPLOAD_UNKNOWN_PART", "a part is no chunk")),
+                    Err(status) => Err(status),
+                },
+            };
+            Some((chunk, parts))
+        });
+        // The caller picked this node for its region; the component's functions are not known here.
+        self.intake.take_in(digest_of(&head.digest)?, head.bytes, chunks).await
     }
 }
 
@@ -77,17 +123,29 @@ impl Artifacts for PeerArtifacts {
     ) -> Result<Response<ReplicateResponse>, Status> {
         let ReplicateRequest { cluster_id, digest, from } = request.into_inner();
         let digest = digest_of(&digest)?;
-        let own = self.decided.state().cluster.clone();
-        if own.as_ref().map(|id| id.as_str()) != Some(cluster_id.as_str()) {
-            let own = own.map_or_else(|| "none".to_owned(), String::from);
-            let message = format!("this node belongs to cluster {own}, not to {cluster_id}");
-            return Err(status::of(Code::FailedPrecondition, "WRONG_CLUSTER", message));
-        }
+        self.check_cluster(&cluster_id)?;
         // The caller picked this node for its region; the component's functions are not known here.
         let done = self.fetcher.fetch_from(digest, NodeId(from)).await;
         done.map_err(|error| error.status())?;
         Ok(Response::new(ReplicateResponse {}))
     }
+
+    async fn take(
+        &self,
+        request: Request<Streaming<TakeRequest>>,
+    ) -> Result<Response<TakeResponse>, Status> {
+        self.take_in(request.into_inner()).await?;
+        Ok(Response::new(TakeResponse {}))
+    }
+}
+
+fn malformed(reason: &str, why: &str) -> Status {
+    status::of(Code::InvalidArgument, reason, why)
+}
+
+fn stalled() -> Status {
+    let message = format!("the upload brought nothing for {STALL_TIMEOUT:?}");
+    status::of(Code::Unavailable, "UPLOAD_STALLED", message)
 }
 
 fn digest_of(text: &str) -> Result<Digest, Status> {

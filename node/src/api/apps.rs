@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use nigh_model::command::{Command, Envelope, Outcome, Refusal, Reply};
+use nigh_model::spec::PlacementSpec;
 use nigh_model::suggest::nearest;
 use nigh_model::{App, AppName, AppSpec, Kind, RequestId, Revision, RevisionId, State};
 use nigh_proto::v1::{self, apps_server};
@@ -63,7 +64,9 @@ impl AppsService {
         for (name, function) in &spec.functions {
             let allowed = state.nodes.values().any(|node| function.placement.allows(&node.region));
             if !allowed {
-                return Err(invalid("NO_ALLOWED_NODE", &no_allowed_node(state, name, function)));
+                let why = nobody_in(state, &function.placement);
+                let message = format!("function.{name}.placement.regions: {why}");
+                return Err(invalid("NO_ALLOWED_NODE", &message));
             }
         }
         Ok(())
@@ -348,22 +351,15 @@ fn no_such_app(state: &State, app: &str) -> String {
     }
 }
 
-fn no_allowed_node(
-    state: &State,
-    name: &nigh_model::FunctionName,
-    function: &nigh_model::FunctionSpec,
-) -> String {
+/// Says that no node is where this allows, and where nodes are.
+pub(super) fn nobody_in(state: &State, placement: &PlacementSpec) -> String {
     let mut regions: Vec<&str> = state.nodes.values().map(|node| node.region.as_str()).collect();
     regions.sort_unstable();
     regions.dedup();
-    let wanted: Vec<&str> = function.placement.regions.iter().map(|p| p.as_str()).collect();
+    let wanted: Vec<&str> = placement.regions.iter().map(|p| p.as_str()).collect();
     let like = wanted.iter().find_map(|wanted| nearest(wanted, regions.iter().copied()));
     let hint = like.map(|like| format!("; did you mean `{like}`?")).unwrap_or_default();
-    format!(
-        "function.{name}.placement.regions: no node is in {}; the cluster has {}{hint}",
-        wanted.join(", "),
-        regions.join(", ")
-    )
+    format!("no node is in {}; the cluster has {}{hint}", wanted.join(", "), regions.join(", "))
 }
 
 fn invalid(reason: &str, message: &(impl std::fmt::Display + ?Sized)) -> Status {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use nigh_model::limits::GRPC_MESSAGE_BYTES_MAX;
@@ -69,6 +70,7 @@ impl<I: Invoker, L: Logs> Api<I, L> {
             Err(error) => tracing::error!(%error, "no reflection: the descriptors are not valid"),
         }
         let router = routes.prepare().into_axum_router().merge(plain(self.control, self.metrics));
+        let router = router.fallback(no_such_path);
         let listener = listener.tap_io(|stream| {
             // Without it each call waits for a delayed acknowledgement: 41 ms.
             if let Err(error) = stream.set_nodelay(true) {
@@ -100,11 +102,49 @@ fn plain(control: Control, metrics: Metrics) -> Router {
         )
 }
 
+/// What nobody serves: said in gRPC to who speaks it, else so that a person understands it.
+async fn no_such_path(headers: HeaderMap) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return tonic::Status::unimplemented("this version has no such method").into_http();
+    }
+    let hint = "no such path: this is the API port, which speaks gRPC and answers /healthz, \
+                /readyz and /metrics; functions are called on the HTTP port\n";
+    (StatusCode::NOT_FOUND, hint).into_response()
+}
+
 /// Ready to take calls once the registry names this node, whether or not there is a quorum.
 fn readiness(control: &Control) -> (StatusCode, &'static str) {
     if control.decided.state().nodes.contains_key(&control.own) {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready: the state of the cluster is not known yet\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn answer(kind: Option<&'static str>) -> Response {
+        let mut headers = HeaderMap::new();
+        headers.extend(kind.map(|kind| (header::CONTENT_TYPE, kind.parse().unwrap())));
+        no_such_path(headers).await
+    }
+
+    #[tokio::test]
+    async fn an_unknown_path_is_answered_in_the_language_of_the_asker() {
+        for kind in [None, Some("application/json")] {
+            let answer = answer(kind).await;
+            assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+            let body = axum::body::to_bytes(answer.into_body(), 1_000).await.unwrap();
+            let line = String::from_utf8(body.to_vec()).unwrap();
+            assert!(line.contains("API port") && line.lines().count() == 1, "{line}");
+        }
+        for kind in ["application/grpc", "application/grpc+proto"] {
+            let answer = answer(Some(kind)).await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            assert_eq!(answer.headers()["grpc-status"], "12", "UNIMPLEMENTED");
+        }
     }
 }

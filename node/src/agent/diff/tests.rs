@@ -179,7 +179,7 @@ fn the_revision_that_answers_decides_over_one_that_is_only_kept() {
     state.assignments.remove(&function(10));
     here.unwanted.note(&wants(&state), &here.warm, &here.compiled, 1);
     assert_eq!(
-        steps_of(&state, &here, FORBIDDEN_GRACE_MS + 1),
+        steps_of(&state, &here, FORBIDDEN_GRACE_MS.max(UNWANTED_GRACE_MS) + 1),
         [
             Action::Unload(function(10)),
             Action::RemoveCompiled(component("a")),

@@ -1,0 +1,170 @@
+//! A node dies with a call in it: who permits it gets an answer from another node.
+//!
+//! The function asks a server outside for something, which counts how often it ran and holds it
+//! there while its node is killed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use nigh_proto::v1::InvokeRequest;
+
+use crate::harness::{App, Cluster, Layout, Needs, Seen, Server, run, wait_until};
+
+/// Round trips in ms: from where calls enter, one allowed region is nearer than the other.
+const MATRIX: &str = "\
+from\\to,eu-west-1,us-east-1,ap-northeast-1
+eu-west-1,0.5,20,60
+us-east-1,20,0.5,50
+ap-northeast-1,60,50,0.5
+";
+const ENTRY: usize = 0;
+const NEAR: usize = 1;
+const FAR: usize = 2;
+
+struct Bench {
+    cluster: Cluster,
+    outside: Server,
+    path: String,
+}
+
+#[test]
+fn a_post_is_tried_again_on_another_node_only_when_its_key_permits_it() {
+    run(Needs::Quiet, Duration::from_secs(150), async {
+        let layout = Layout::of(&["eu-west-1", "us-east-1", "ap-northeast-1"]);
+        let mut cluster = Cluster::start(layout.with_matrix(MATRIX)).await;
+        cluster.expect_log("openraft", "raft tells of each message that a dead member misses");
+        let port = cluster.ports().spare(0);
+        let outside = Server::start(port).await;
+        let url = format!("http://127.0.0.1:{port}");
+        let app = App::example("proxy")
+            .with(format!("allow = {{ outbound = [{url:?}] }}"))
+            .regions(&["us-east-1", "ap-northeast-1"]);
+        cluster.deploy(ENTRY, &app).await;
+        let mut bench = Bench { cluster, outside, path: format!("/proxy?url={url}/") };
+
+        with_a_key_another_node_answers(&mut bench).await;
+        without_one_it_fails_and_is_not_run_again(&mut bench).await;
+        a_method_that_is_idempotent_needs_no_key(&mut bench).await;
+        the_key_counts_over_grpc_too(&mut bench).await;
+        bench.cluster.end().await;
+    });
+}
+
+async fn with_a_key_another_node_answers(bench: &mut Bench) {
+    let call = |bench: &Bench| http(bench, Method::POST, "with-key", Some("order-17"));
+    let (answer, ran) = bench.killed_while_it_runs(call).await;
+    assert_eq!(answer.ok().text(), "from outside\n");
+    let far = bench.cluster.node(FAR).name();
+    assert_eq!((answer.node(), answer.forwarded()), (far, true));
+    assert_eq!(ran, 2, "once where it was lost, once where it was answered");
+    bench.runs_logged("with-key", [0, 0, 1]).await;
+}
+
+async fn without_one_it_fails_and_is_not_run_again(bench: &mut Bench) {
+    let call = |bench: &Bench| http(bench, Method::POST, "without-key", None);
+    let (answer, ran) = bench.killed_while_it_runs(call).await;
+    let problem = answer.problem(502, "PEER_LOST");
+    assert_eq!(problem.node, bench.cluster.node(NEAR).name(), "who had it is said");
+    assert_eq!(ran, 1, "it may have done something: it is not run again");
+    bench.runs_logged("without-key", [0, 0, 0]).await;
+}
+
+async fn a_method_that_is_idempotent_needs_no_key(bench: &mut Bench) {
+    let call = |bench: &Bench| http(bench, Method::GET, "a-get", None);
+    let (answer, ran) = bench.killed_while_it_runs(call).await;
+    assert_eq!(answer.ok().node(), bench.cluster.node(FAR).name());
+    assert_eq!(ran, 2);
+}
+
+async fn the_key_counts_over_grpc_too(bench: &mut Bench) {
+    for key in ["order-18", ""] {
+        let call = |bench: &Bench| {
+            let mut invoker = bench.cluster.api(ENTRY).invoker();
+            let request = InvokeRequest {
+                function: "proxy".into(),
+                method: "POST".into(),
+                path: bench.path.trim_start_matches("/proxy").replacen('?', "/?", 1),
+                idempotency_key: key.into(),
+                ..InvokeRequest::default()
+            };
+            async move { invoker.invoke(request).await }
+        };
+        let (answer, ran) = bench.killed_while_it_runs(call).await;
+        if key.is_empty() {
+            let status = answer.unwrap_err();
+            let reason = nigh_proto::status::reason(&status);
+            assert_eq!((reason.as_deref(), ran), (Some("PEER_LOST"), 1), "{status}");
+        } else {
+            let answer = answer.unwrap().into_inner();
+            let node = answer.execution.unwrap().node;
+            assert_eq!((answer.status, node.as_str(), ran), (200, "n3", 2));
+        }
+    }
+}
+
+/// A call over HTTP that enters far from where it may run.
+fn http(
+    bench: &Bench,
+    method: Method,
+    id: &str,
+    key: Option<&str>,
+) -> impl Future<Output = crate::harness::Answer> + Send + use<> {
+    let caller = bench.cluster.http(ENTRY);
+    let mut request = caller.request(method, &bench.path).header("x-request-id", id);
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    let request = request.body(Bytes::new()).unwrap();
+    async move { caller.must(request).await }
+}
+
+impl Bench {
+    /// Kills the nearest node while it runs this call; what the caller got, and how often the
+    /// function has asked outside for it. The node is back when this returns.
+    async fn killed_while_it_runs<C, T>(&mut self, call: impl FnOnce(&Self) -> C) -> (T, usize)
+    where
+        C: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.runs_near().await;
+        let before = self.outside.asked();
+        self.outside.hold(1);
+        let call = tokio::spawn(call(self));
+        wait_until("the function runs", Duration::from_secs(5), || async {
+            Seen::when(self.outside.asked() > before, self.outside.asked())
+        })
+        .await;
+        self.cluster.kill9(NEAR);
+        let answer = call.await.unwrap();
+        let ran = self.outside.asked() - before;
+        self.cluster.restart(NEAR);
+        self.cluster.formed().await;
+        (answer, ran)
+    }
+
+    /// Waits until calls go to the nearest node that may run them.
+    async fn runs_near(&self) {
+        let near = self.cluster.node(NEAR).name();
+        wait_until("calls run on the nearest node", Duration::from_secs(20), || async {
+            let answer = self.cluster.http(ENTRY).get(&self.path).await;
+            let there = answer.status == 200 && answer.node() == near;
+            Seen::when(there, (answer.status, answer.headers))
+        })
+        .await;
+    }
+
+    /// Waits until the nodes have logged so many runs to their end of the call.
+    async fn runs_logged(&self, id: &str, wanted: [usize; 3]) {
+        let field = format!("request={id} ");
+        let ran = |node: usize| {
+            let lines = self.cluster.log(node).into_iter();
+            lines.filter(|line| line.contains("call ran") && line.contains(&field)).count()
+        };
+        wait_until("the log tells who ran the call", Duration::from_secs(3), || async {
+            let counts = [ran(0), ran(1), ran(2)];
+            Seen::when(counts == wanted, counts)
+        })
+        .await;
+    }
+}
