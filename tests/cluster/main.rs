@@ -14,6 +14,7 @@ mod clients;
 mod failures;
 mod home;
 mod hostile;
+mod identity;
 mod output;
 mod refused_apps;
 mod refused_nodes;

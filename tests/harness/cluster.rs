@@ -29,17 +29,24 @@ const QUIET: Duration = Duration::from_millis(1_500);
 pub(crate) struct Layout {
     regions: Vec<&'static str>,
     matrix: Option<&'static str>,
+    args: Vec<&'static str>,
 }
 
 impl Layout {
     /// A node in each of these regions, in this order.
     pub(crate) fn of(regions: &[&'static str]) -> Self {
-        Self { regions: regions.to_vec(), matrix: None }
+        Self { regions: regions.to_vec(), ..Self::default() }
     }
 
     /// Five nodes in three regions.
     pub(crate) fn five() -> Self {
         Self::of(&["eu-west-1", "us-east-1", "ap-northeast-1", "eu-west-1", "us-east-1"])
+    }
+
+    /// Starts every node with these flags too.
+    pub(crate) fn with_args(mut self, args: &[&'static str]) -> Self {
+        self.args = args.to_vec();
+        self
     }
 
     /// Emulates these round trips between regions.
@@ -65,11 +72,11 @@ impl Cluster {
     pub(crate) async fn start(layout: Layout) -> Self {
         let ports = Ports::claim();
         let folder = tempfile::tempdir().expect("there is room for temporary files");
-        let mut args = Vec::new();
+        let mut args: Vec<String> = layout.args.iter().map(|arg| (*arg).to_owned()).collect();
         if let Some(csv) = layout.matrix {
             let path = folder.path().join("matrix.csv");
             std::fs::write(&path, csv).expect("the test's folder is writable");
-            args = vec!["--rtt-matrix".to_owned(), path.display().to_string()];
+            args.extend(["--rtt-matrix".to_owned(), path.display().to_string()]);
         }
         let nodes = layout.regions.iter().enumerate().map(|(index, region)| {
             let name = format!("n{}", index + 1);

@@ -1,7 +1,9 @@
 //! `nigh operator`: looking after the cluster itself.
 
 use clap::Subcommand;
-use nigh_proto::v1::{GetRaftRequest, Raft, RaftMember, TransferLeaderRequest};
+use nigh_proto::v1::{
+    GetRaftRequest, Raft, RaftMember, RotateAuthorityRequest, TransferLeaderRequest,
+};
 use serde::Serialize;
 use tonic::Code;
 
@@ -15,7 +17,8 @@ use crate::table::Rows;
 #[command(after_help = "\
 Examples:
   nigh operator raft
-  nigh operator transfer-leader us-east-1-a")]
+  nigh operator transfer-leader us-east-1-a
+  nigh operator rotate-authority")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -26,6 +29,12 @@ enum Verb {
     /// Show the Raft group as its leader sees it
     #[command(after_help = "Example:\n  nigh operator raft -o json")]
     Raft {
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Replace the authority that signs the nodes' certificates by a new one
+    #[command(after_help = "Example:\n  nigh operator rotate-authority")]
+    RotateAuthority {
         #[command(flatten)]
         cluster: Cluster,
     },
@@ -42,6 +51,9 @@ enum Verb {
 pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
     match args.verb {
         Verb::Raft { cluster } => raft(&Api::connect(&cluster.address(api)).await?, format).await,
+        Verb::RotateAuthority { cluster } => {
+            rotate_authority(&Api::connect(&cluster.address(api)).await?, format).await
+        }
         Verb::TransferLeader { node, cluster } => {
             transfer_leader(&Api::connect(&cluster.address(api)).await?, node, format).await
         }
@@ -54,6 +66,18 @@ async fn raft(api: &Api, format: Format) -> Result {
     match format {
         Format::Json => output::json(&Group::from(raft)),
         Format::Table => output::line(text_of(&raft)),
+    }
+}
+
+async fn rotate_authority(api: &Api, format: Format) -> Result {
+    let answer = api.cluster().rotate_authority(timed(RotateAuthorityRequest {})).await;
+    let authority = answer.map_err(|status| api.failure(&status))?.into_inner().authority;
+    match format {
+        Format::Json => output::json(&serde_json::json!({ "authority": authority })),
+        Format::Table => output::line(format!(
+            "{authority} takes over: nodes get its certificates now, and the old one is trusted \
+             until all have"
+        )),
     }
 }
 

@@ -181,6 +181,23 @@ impl cluster_server::Cluster for ClusterService {
         let leader = self.name_of(NodeId(answer.leader));
         Ok(Response::new(v1::TransferLeaderResponse { leader, term: answer.term }))
     }
+
+    async fn rotate_authority(
+        &self,
+        _: Request<v1::RotateAuthorityRequest>,
+    ) -> Result<Response<v1::RotateAuthorityResponse>, Status> {
+        let (_, mut client) = self.leader_client()?;
+        let asked = client.rotate_authority(peer::RotateAuthorityRequest {});
+        let answer = tokio::time::timeout(LEADER_TIMEOUT, asked).await;
+        let answer = answer.map_err(|_| unavailable("the leader did not answer"))??.into_inner();
+        let id: [u8; 32] = answer
+            .authority
+            .as_ref()
+            .try_into()
+            .map_err(|_| Status::internal("the leader named no authority"))?;
+        let authority = nigh_model::Digest::from_bytes(id).to_string();
+        Ok(Response::new(v1::RotateAuthorityResponse { authority }))
+    }
 }
 
 fn unavailable(message: &str) -> Status {
