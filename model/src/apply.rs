@@ -37,6 +37,8 @@ pub enum Event {
     Placed,
     /// Tokens or authorities changed.
     Access,
+    /// The keys of gossip changed, or are to be replaced.
+    Gossip,
 }
 
 /// Applies the entry of this log index. Entries come in order, each once.
@@ -97,7 +99,7 @@ fn carry_out(
                 if Some(id) != *replaces {
                     return Err(Refusal::NodeNameTaken { name: node.name.clone(), id });
                 }
-                forget(state, id);
+                forget(state, index, id);
             }
             if let Some(token) = token {
                 access::burn(state, envelope.at_ms, token);
@@ -115,7 +117,7 @@ fn carry_out(
             if !state.nodes.contains_key(id) {
                 return Err(Refusal::NoSuchNode { id: *id });
             }
-            forget(state, *id);
+            forget(state, index, *id);
             state.plan_basis = index;
             events.push(Event::Nodes);
             Ok(Reply::Done)
@@ -145,6 +147,13 @@ fn carry_out(
             events.push(Event::Access);
             Ok(reply)
         }
+        Command::AddGossipKey { id } => keys_changed(state.gossip.add(*id, index), events),
+        Command::SendWithGossipKey { id } => keys_changed(state.gossip.send_with(*id), events),
+        Command::RetireGossipKey { id } => keys_changed(state.gossip.retire(*id), events),
+        Command::RotateGossipKeys => {
+            state.gossip.stale = index;
+            keys_changed(Ok(true), events)
+        }
     }
 }
 
@@ -156,6 +165,13 @@ fn note(state: &mut State, index: u64, envelope: &Envelope, reply: &Outcome) {
         let Some((oldest, _)) = state.audit.get_min().cloned() else { break };
         state.audit.remove(&oldest);
     }
+}
+
+fn keys_changed(changed: Result<bool, Refusal>, events: &mut Vec<Event>) -> Outcome {
+    if changed? {
+        events.push(Event::Gossip);
+    }
+    Ok(Reply::Done)
 }
 
 fn remember(state: &mut State, index: u64, id: &RequestId, reply: &Outcome) {
@@ -190,8 +206,10 @@ fn register(
     Ok(Reply::Node(id))
 }
 
-fn forget(state: &mut State, id: NodeId) {
+/// Who is removed knows the keys of gossip, so they are to be replaced.
+fn forget(state: &mut State, index: u64, id: NodeId) {
     state.nodes.remove(&id);
+    state.gossip.stale = index;
     unassign_node(state, id);
 }
 

@@ -79,5 +79,9 @@ fn describe(command: &Command) -> (&'static str, String) {
         Command::AddAuthority { authority } => ("add-authority", authority.id().to_string()),
         Command::SignWith { id } => ("sign-with", id.to_string()),
         Command::DropAuthority { id } => ("drop-authority", id.to_string()),
+        Command::AddGossipKey { id } => ("add-gossip-key", id.to_string()),
+        Command::SendWithGossipKey { id } => ("send-with-gossip-key", id.to_string()),
+        Command::RetireGossipKey { id } => ("retire-gossip-key", id.to_string()),
+        Command::RotateGossipKeys => ("rotate-gossip-keys", String::new()),
     }
 }

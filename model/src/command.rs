@@ -6,6 +6,7 @@ use crate::access::{Token, TokenId};
 use crate::audit::Actor;
 use crate::digest::Digest;
 use crate::error::Kind;
+use crate::gossip::GossipKeyId;
 use crate::ids::{
     AppName, ClusterId, FunctionRef, NodeId, NodeName, Region, RequestId, RevisionId, Zone,
 };
@@ -126,6 +127,23 @@ pub enum Command {
         /// The authority.
         id: Digest,
     },
+    /// Accept a gossip key; the first one is sent with at once.
+    AddGossipKey {
+        /// The key, which its proposer holds on disk.
+        id: GossipKeyId,
+    },
+    /// Send gossip with an accepted key from now on.
+    SendWithGossipKey {
+        /// The key.
+        id: GossipKeyId,
+    },
+    /// Accept a gossip key no longer.
+    RetireGossipKey {
+        /// The key.
+        id: GossipKeyId,
+    },
+    /// Have all gossip keys replaced that are accepted by now; the leader sees to it.
+    RotateGossipKeys,
 }
 
 /// What a node says of itself.
@@ -283,6 +301,21 @@ pub enum Refusal {
         /// The fingerprint.
         id: Digest,
     },
+    /// No such gossip key is accepted.
+    #[error("no gossip key {id} is accepted")]
+    NoSuchGossipKey {
+        /// The key.
+        id: GossipKeyId,
+    },
+    /// The key that is sent with cannot be retired.
+    #[error("gossip is sent with key {id}")]
+    GossipKeyInUse {
+        /// The key.
+        id: GossipKeyId,
+    },
+    /// A rotation has to end before another key is added.
+    #[error("as many gossip keys are accepted as may be")]
+    TooManyGossipKeys,
 }
 
 impl Refusal {
@@ -296,13 +329,16 @@ impl Refusal {
             | Self::RouteTaken { .. }
             | Self::AuthoritiesFull
             | Self::AuthorityInUse { .. }
-            | Self::StalePlan { .. } => Kind::Conflict,
+            | Self::StalePlan { .. }
+            | Self::GossipKeyInUse { .. }
+            | Self::TooManyGossipKeys => Kind::Conflict,
             Self::TokenRefused { .. } => Kind::Denied,
             Self::NotBootstrapped => Kind::Unavailable,
             Self::NoSuchNode { .. }
             | Self::NoSuchApp { .. }
             | Self::NoSuchToken { .. }
             | Self::NoSuchAuthority { .. }
+            | Self::NoSuchGossipKey { .. }
             | Self::NoSuchRevision { .. } => Kind::NotFound,
             Self::BadSpec(_) | Self::BadPlan { .. } | Self::BadToken { .. } => Kind::Invalid,
         }
@@ -329,6 +365,9 @@ impl Refusal {
             Self::AuthoritiesFull => "AUTHORITIES_FULL",
             Self::NoSuchAuthority { .. } => "NO_SUCH_AUTHORITY",
             Self::AuthorityInUse { .. } => "AUTHORITY_IN_USE",
+            Self::NoSuchGossipKey { .. } => "NO_SUCH_GOSSIP_KEY",
+            Self::GossipKeyInUse { .. } => "GOSSIP_KEY_IN_USE",
+            Self::TooManyGossipKeys => "TOO_MANY_GOSSIP_KEYS",
         }
     }
 }

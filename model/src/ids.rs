@@ -11,9 +11,9 @@ use crate::limits::{NAME_LENGTH_MAX, REGION_LENGTH_MAX, REQUEST_ID_LENGTH_MAX};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} `{given}` is not valid: {rule}")]
 pub struct BadName {
-    what: &'static str,
-    given: String,
-    rule: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) given: String,
+    pub(crate) rule: &'static str,
 }
 
 macro_rules! name {

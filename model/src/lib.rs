@@ -11,6 +11,7 @@ pub mod audit;
 pub mod command;
 pub mod digest;
 pub mod error;
+pub mod gossip;
 pub mod ids;
 pub mod limits;
 pub mod route;
@@ -23,6 +24,7 @@ pub use apply::{Applied, Event, apply};
 pub use command::{Command, Envelope, Outcome, Refusal, Reply};
 pub use digest::Digest;
 pub use error::Kind;
+pub use gossip::{AcceptedKey, GossipKeyId, GossipKeys};
 pub use ids::{
     AppName, ClusterId, FunctionName, FunctionRef, NodeId, NodeName, Region, RequestId, RevisionId,
     Zone,

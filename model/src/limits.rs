@@ -53,6 +53,9 @@ pub const REPLICAS_MAX: u32 = 1_000;
 pub const REPLICAS_MIN_DEFAULT: u32 = 2;
 /// Revisions of an app that are kept for a way back, the active one included.
 pub const REVISIONS_KEPT: usize = 5;
+/// Gossip keys that are accepted at once: the one sent with, the one coming, and as many that a
+/// rotation which was cut short has left.
+pub const GOSSIP_KEYS_MAX: usize = 4;
 /// Answers kept so that a repeated request id is answered the same.
 pub const REPLIES_KEPT: usize = 4_096;
 

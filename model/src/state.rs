@@ -9,6 +9,7 @@ use crate::access::{Token, TokenId};
 use crate::audit::AuditEntry;
 use crate::command::Outcome;
 use crate::digest::Digest;
+use crate::gossip::GossipKeys;
 use crate::ids::{
     AppName, ClusterId, FunctionRef, NodeId, NodeName, Region, RequestId, RevisionId, Zone,
 };
@@ -36,6 +37,9 @@ pub struct State {
     pub assignments: Map<FunctionRef, Arc<Assignment>>,
     /// The log index of the last change that a plan depends on; older plans are refused.
     pub plan_basis: u64,
+    /// Which keys seal gossip; their ids alone.
+    #[serde(default)]
+    pub gossip: GossipKeys,
     /// Answers to recent request ids.
     pub replies: Map<RequestId, Arc<Outcome>>,
     /// The request ids of `replies` by the log index that answered them, oldest first.

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use nigh_model::apply::apply_blank;
 use nigh_model::command::{NodeSpec, decode, encode};
-use nigh_model::limits::{REPLIES_KEPT, REVISIONS_KEPT};
+use nigh_model::limits::{GOSSIP_KEYS_MAX, REPLIES_KEPT, REVISIONS_KEPT};
 use nigh_model::route::Route;
 use nigh_model::spec::RegionPattern;
 use nigh_model::{
     Addresses, AppName, AppSpec, Applied, Assignment, ClusterId, Command, Digest, Envelope,
-    FunctionName, FunctionRef, FunctionSpec, Location, NodeId, NodeName, Refusal, Region, Reply,
-    RequestId, RevisionId, State, Tier, apply,
+    FunctionName, FunctionRef, FunctionSpec, GossipKeyId, Location, NodeId, NodeName, Refusal,
+    Region, Reply, RequestId, RevisionId, State, Tier, apply,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -60,6 +60,15 @@ enum Act {
     Delete { app: usize },
     Place { fresh: bool, puts: Vec<(Index, Index, Tier)>, remove: Vec<Index> },
     PlaceBadly { node: u64, revision: u64 },
+    Key(KeyAct, u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum KeyAct {
+    Add,
+    SendWith,
+    Retire,
+    Rotate,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +151,11 @@ fn some_act() -> impl Strategy<Value = Act> {
         )
             .prop_map(|(fresh, puts, remove)| Act::Place { fresh, puts, remove }),
         1 => (0..9_u64, 0..40_u64).prop_map(|(node, revision)| Act::PlaceBadly { node, revision }),
+        4 => (
+            select(&[KeyAct::Add, KeyAct::SendWith, KeyAct::Retire, KeyAct::Rotate][..]),
+            0..6_u64,
+        )
+            .prop_map(|(act, key)| Act::Key(act, key)),
     ]
 }
 
@@ -229,6 +243,15 @@ fn command_of(act: &Act, state: &State) -> Option<Command> {
             let remove = remove.iter().filter(|_| !functions.is_empty());
             let remove = remove.map(|function| function.get(&functions).clone()).collect();
             Command::Place { basis, set: set.into_iter().collect(), remove }
+        }
+        Act::Key(act, key) => {
+            let id = GossipKeyId(*key);
+            match act {
+                KeyAct::Add => Command::AddGossipKey { id },
+                KeyAct::SendWith => Command::SendWithGossipKey { id },
+                KeyAct::Retire => Command::RetireGossipKey { id },
+                KeyAct::Rotate => Command::RotateGossipKeys,
+            }
         }
         Act::PlaceBadly { node, revision } => {
             let function = name::<FunctionName>(FUNCTIONS[0]);
@@ -515,6 +538,24 @@ proptest! {
     }
 
     #[test]
+    fn gossip_is_sent_with_an_accepted_key_and_a_removal_makes_the_keys_stale(
+        steps in some_steps(),
+    ) {
+        play(&steps, |seen| {
+            let keys = &seen.after.gossip;
+            prop_assert!(keys.accepted.len() <= GOSSIP_KEYS_MAX);
+            prop_assert_eq!(keys.sending.is_some(), !keys.accepted.is_empty());
+            prop_assert!(keys.sending.is_none_or(|id| keys.accepts(id)));
+            prop_assert!(keys.accepted.is_sorted_by(|a, b| a.since < b.since && a.id != b.id));
+            let is_gone = |id: &&NodeId| !seen.after.nodes.contains_key(*id);
+            if seen.before.nodes.keys().any(|id| is_gone(&id)) {
+                prop_assert!(keys.is_stale(), "a removed node knows {:?}", keys);
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
     fn replies_are_kept_in_the_order_given_and_no_more_than_allowed(steps in some_steps()) {
         let (state, _) = play(&steps, |_| Ok(()))?;
         prop_assert!(state.replies.len() <= REPLIES_KEPT);
@@ -530,9 +571,10 @@ proptest! {
         request in proptest::option::of("[a-z]{1,8}"),
         at_ms: u64,
     ) {
-        const KNOWN: [&str; 9] = [
+        const KNOWN: [&str; 13] = [
             "Bootstrap", "RegisterNode", "UpdateNode", "RemoveNode", "PutRevision", "RollOut", "Activate",
-            "DeleteApp", "Place",
+            "DeleteApp", "Place", "AddGossipKey", "SendWithGossipKey", "RetireGossipKey",
+            "RotateGossipKeys",
         ];
         #[derive(Serialize)]
         struct Newer<'a> {

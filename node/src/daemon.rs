@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::gateway::{
     Gateway, GatewayParts, peer_invoke_service, public_invoke_service, serve_http,
 };
-use crate::gossip::{Gossip, GossipConfig, GossipTiming};
+use crate::gossip::{Gossip, GossipConfig, GossipTiming, Keys};
 use crate::identity;
 use crate::listeners::Listeners;
 use crate::membership::{self, Membership};
@@ -124,7 +124,9 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
     let (stores, published) = open_stores(&config).await?;
     let decided = Decided::new(stores.state.clone());
     let link = Link::new(config.region.clone(), config.rtt.clone());
-    let mut membership = membership::establish(&config, &stores.data).await?;
+    let keys = Keys::open(&stores.data)?;
+    keys.follow(&decided.state().gossip).await?;
+    let mut membership = membership::establish(&config, &stores.data, &keys).await?;
     let peers = Peers::new(decided.clone(), link.clone(), membership.own.tls.clone());
     membership::look_around(&config, &mut membership, &peers).await?;
     let Membership { identity, own: own_identity, folder, gossip_seeds, hints } = membership;
@@ -153,6 +155,7 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
         seen: seen.clone(),
         identity: own_identity.clone(),
         strangers: strangers.clone(),
+        keys: keys.clone(),
     };
     let running = control::start(parts, &stop, fail).await?;
     let control = running.control.clone();
@@ -181,6 +184,7 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
         region: config.region.clone(),
         zone: config.zone.clone(),
         cluster: cluster.clone(),
+        keys: keys.clone(),
         listen: config.gossip,
         socket: Some(listeners.gossip),
         advertise: gossip_address(&config).await?,
@@ -248,6 +252,7 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
             engine.clone(),
             publisher,
             own_identity.clone(),
+            keys,
             draining.clone(),
             stop.clone(),
         )),

@@ -14,6 +14,7 @@ use crate::config::{Config, Start};
 use crate::control::join::{self, identify};
 use crate::decided::Decided;
 use crate::error::Error;
+use crate::gossip::Keys;
 use crate::identity::{self, Beginning, IdentityFolder, Own};
 use crate::peer::Peers;
 
@@ -70,11 +71,16 @@ pub(crate) async fn keep_acquainted(
     }
 }
 
-/// Finds out who this node is; joins or begins a cluster when it belongs to none.
+/// Finds out who this node is; joins or begins a cluster when it belongs to none. The keys of gossip
+/// are on disk before the identity is: who belongs to a cluster can gossip in it.
 ///
 /// # Errors
 /// The data folder is another node's or cluster's, or the cluster does not admit this node.
-pub(crate) async fn establish(config: &Config, data: &DataDir) -> Result<Membership, Error> {
+pub(crate) async fn establish(
+    config: &Config,
+    data: &DataDir,
+    keys: &Keys,
+) -> Result<Membership, Error> {
     let folder = IdentityFolder::open(&config.data, config.identity_key.as_deref())?;
     if let Some(identity) = data.identity()? {
         return come_back(config, identity, folder);
@@ -82,6 +88,7 @@ pub(crate) async fn establish(config: &Config, data: &DataDir) -> Result<Members
     let (cluster, node, material, gossip_seeds, hints) = match &config.start {
         Start::Resume => return Err(Error::NoCluster(config.data.clone())),
         Start::Bootstrap => {
+            keys.make().await?;
             let cluster = clock::cluster_id();
             let material = identity::begin(&folder, &beginning(config, &cluster))?;
             (cluster, NodeId(1), material, Vec::new(), Vec::new())
@@ -90,6 +97,7 @@ pub(crate) async fn establish(config: &Config, data: &DataDir) -> Result<Members
             let token = config.join_token.as_ref().ok_or(Error::NoJoinToken)?;
             let admitted = join::join(config, token, addresses).await?;
             folder.keep(&admitted.material)?;
+            keys.take_in(admitted.gossip_keys).await?;
             let mut hints = admitted.replicas;
             hints.extend(addresses.iter().cloned());
             (admitted.cluster, admitted.id, admitted.material, admitted.gossip_seeds, hints)

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::control::prefix;
-use crate::gossip::{Filter, Publisher};
+use crate::gossip::{Filter, Keys, Publisher};
 use crate::identity::Own;
 use crate::process::Process;
 use crate::seen::{IdentityReport, Load, Report};
@@ -22,6 +22,7 @@ pub(crate) async fn keep_reporting(
     engine: Engine,
     publisher: Publisher,
     identity: Own,
+    keys: Keys,
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
@@ -29,12 +30,14 @@ pub(crate) async fn keep_reporting(
     let mut cpu = 0.0;
     let mut settled = agent.settled.clone();
     let mut shelf = agent.shelf.changes();
+    let mut keys_changed = keys.changes();
     let mut ticks = tokio::time::interval(LOAD_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let present = agent.shelf.present();
         let done = settled.borrow_and_update().clone();
         shelf.borrow_and_update();
+        keys_changed.borrow_and_update();
         publisher.publish(&Report {
             load: Load {
                 running: engine.running(),
@@ -51,11 +54,13 @@ pub(crate) async fn keep_reporting(
             ready: Filter::of(present.ready.iter()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             identity: Some(identity_report(&identity)),
+            keys: keys.ring().in_use(),
         });
         tokio::select! {
             () = stop.cancelled() => return,
             changed = settled.changed() => if changed.is_err() { return },
             changed = shelf.changed() => if changed.is_err() { return },
+            changed = keys_changed.changed() => if changed.is_err() { return },
             _ = ticks.tick() => cpu = process.cpu(),
         }
     }

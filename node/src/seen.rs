@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use nigh_model::{NodeId, RevisionId};
+use nigh_model::{GossipKeyId, NodeId, RevisionId};
 use tokio::sync::watch;
 
 use crate::gossip::Filter;
@@ -68,6 +68,17 @@ pub(crate) struct Report {
     pub(crate) version: String,
     /// Its certificate.
     pub(crate) identity: Option<IdentityReport>,
+    /// The keys of gossip that it works with.
+    pub(crate) keys: KeysInUse,
+}
+
+/// The keys of gossip that a node works with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeysInUse {
+    /// The newest accepted key that it holds.
+    pub(crate) newest: Option<GossipKeyId>,
+    /// The key that it sends with.
+    pub(crate) sending: Option<GossipKeyId>,
 }
 
 /// A node as it is seen from here.

@@ -12,6 +12,7 @@ mod answering;
 mod calls;
 mod clients;
 mod failures;
+mod gossip;
 mod home;
 mod hostile;
 mod identity;

@@ -308,6 +308,13 @@ impl Cluster {
         self.nodes[index].start(&Start::Resume);
     }
 
+    /// Starts a node that has ended as a new one of its name: its disk is lost.
+    pub(crate) fn rejoin(&mut self, index: usize, by: usize) {
+        let peer = self.nodes[by].peer();
+        std::fs::remove_dir_all(self.nodes[index].data()).expect("the test's folder is writable");
+        self.nodes[index].start(&Start::Join(peer));
+    }
+
     /// Lines with this text may be in the logs, of any level; `why` is for the reader.
     pub(crate) fn expect_log(&mut self, text: &'static str, why: &'static str) {
         self.expected.push(Expected::new(text, why));

@@ -2,7 +2,8 @@
 
 use clap::Subcommand;
 use nigh_proto::v1::{
-    GetRaftRequest, Raft, RaftMember, RotateAuthorityRequest, TransferLeaderRequest,
+    GetRaftRequest, Raft, RaftMember, RotateAuthorityRequest, RotateGossipKeysRequest,
+    TransferLeaderRequest,
 };
 use serde::Serialize;
 use tonic::Code;
@@ -18,7 +19,8 @@ use crate::table::Rows;
 Examples:
   nigh operator raft
   nigh operator transfer-leader us-east-1-a
-  nigh operator rotate-authority")]
+  nigh operator rotate-authority
+  nigh operator gossip rotate")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -46,6 +48,22 @@ enum Verb {
         #[command(flatten)]
         cluster: Cluster,
     },
+    /// Look after what seals gossip
+    #[command(after_help = "Example:\n  nigh operator gossip rotate")]
+    Gossip {
+        #[command(subcommand)]
+        verb: GossipVerb,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum GossipVerb {
+    /// Replace the keys that seal gossip
+    #[command(after_help = "Example:\n  nigh operator gossip rotate")]
+    Rotate {
+        #[command(flatten)]
+        cluster: Cluster,
+    },
 }
 
 pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
@@ -56,6 +74,9 @@ pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Resu
         }
         Verb::TransferLeader { node, cluster } => {
             transfer_leader(&Api::connect(&cluster.address(api)).await?, node, format).await
+        }
+        Verb::Gossip { verb: GossipVerb::Rotate { cluster } } => {
+            rotate_gossip_keys(&Api::connect(&cluster.address(api)).await?, format).await
         }
     }
 }
@@ -99,6 +120,15 @@ async fn transfer_leader(api: &Api, node: String, format: Format) -> Result {
             output::json(&serde_json::json!({ "leader": answer.leader, "term": answer.term }))
         }
         Format::Table => output::line(format!("{} leads in term {}", answer.leader, answer.term)),
+    }
+}
+
+async fn rotate_gossip_keys(api: &Api, format: Format) -> Result {
+    let answer = api.cluster().rotate_gossip_keys(timed(RotateGossipKeysRequest::default())).await;
+    let key = answer.map_err(|status| api.failure(&status))?.into_inner().key_id;
+    match format {
+        Format::Json => output::json(&serde_json::json!({ "key": key })),
+        Format::Table => output::line(format!("gossip is sealed with key {key}")),
     }
 }
 

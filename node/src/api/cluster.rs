@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use nigh_model::command::Command;
 use nigh_model::suggest::nearest;
-use nigh_model::{Kind, NodeId};
+use nigh_model::{Kind, NodeId, RequestId};
 use nigh_proto::peer::v1 as peer;
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::status;
 use nigh_proto::v1::{self, cluster_server};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::config::Config;
 use crate::control::{Control, Unavailable, raft_status};
@@ -18,6 +19,8 @@ use crate::seen::Liveness;
 
 /// The leader answers by then or is passed over.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(6);
+/// The keys of gossip are replaced by then; the leader waits for slow nodes twice for 1.5 s.
+const ROTATE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Serves `Cluster`.
 #[derive(Clone)]
@@ -197,6 +200,39 @@ impl cluster_server::Cluster for ClusterService {
             .map_err(|_| Status::internal("the leader named no authority"))?;
         let authority = nigh_model::Digest::from_bytes(id).to_string();
         Ok(Response::new(v1::RotateAuthorityResponse { authority }))
+    }
+
+    async fn rotate_gossip_keys(
+        &self,
+        request: Request<v1::RotateGossipKeysRequest>,
+    ) -> Result<Response<v1::RotateGossipKeysResponse>, Status> {
+        let id = request.into_inner().request_id;
+        let id = (!id.is_empty())
+            .then(|| RequestId::new(id))
+            .transpose()
+            .map_err(|error| status::of_kind(Kind::Invalid, "BAD_REQUEST_ID", error.to_string()))?;
+        let (_, outcome) = self.control.propose(id, Command::RotateGossipKeys).await?;
+        outcome.map_err(|refusal| {
+            status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string())
+        })?;
+        let replaced = async {
+            let mut changes = self.control.decided.changes();
+            loop {
+                changes.borrow_and_update();
+                let state = self.control.decided.state();
+                if let [key] = state.gossip.accepted[..]
+                    && !state.gossip.is_stale()
+                {
+                    return Ok::<_, Status>(key.id);
+                }
+                changes.changed().await.map_err(|_| unavailable("the node is stopping"))?;
+            }
+        };
+        let key = tokio::time::timeout(ROTATE_TIMEOUT, replaced).await.map_err(|_| {
+            let message = "the keys were not replaced within 6 s; the leader goes on with it";
+            status::of(Code::DeadlineExceeded, "ROTATION_TIMED_OUT", message.to_owned())
+        })??;
+        Ok(Response::new(v1::RotateGossipKeysResponse { key_id: key.to_string() }))
     }
 }
 

@@ -14,10 +14,12 @@ use subtle::ConstantTimeEq as _;
 use tonic::Status;
 
 use super::acquaint::{self, NotMet};
+use super::gossip_keys::{keys_of, messages_of};
 use super::propose::{Control, Unavailable};
 use crate::clock;
 use crate::config::{Config, TokenError, TokenSource};
 use crate::error::Error;
+use crate::gossip::GossipKey;
 use crate::identity::{self, Leaf, Material, Own};
 use crate::peer::{Lane, Peers};
 use crate::seen::Liveness;
@@ -46,6 +48,8 @@ pub(crate) struct Admitted {
     pub(crate) replicas: Vec<String>,
     /// Its certificate, and whom to trust.
     pub(crate) material: Material,
+    /// The keys of gossip, the one to send with last.
+    pub(crate) gossip_keys: Vec<GossipKey>,
 }
 
 /// What this node says of itself.
@@ -175,6 +179,7 @@ async fn ask(
         gossip_seeds: answer.gossip_seeds,
         replicas: answer.replicas,
         material,
+        gossip_keys: keys_of(answer.gossip_keys),
     })
 }
 
@@ -247,6 +252,7 @@ pub(super) async fn admit(
         replicas: replicas.map(|node| node.addresses.peer.clone()).collect(),
         certificate: certificate.into(),
         trust: trust.into(),
+        gossip_keys: messages_of(&control.keys.ring().for_a_new_node()),
     })
 }
 

@@ -9,6 +9,7 @@ mod acquaint;
 mod authority;
 mod feed;
 mod follow;
+mod gossip_keys;
 mod health;
 pub(crate) mod join;
 mod leader;

@@ -19,6 +19,7 @@ use super::raft_service::LastHeard;
 use super::{Absences, HealthBook, Raft};
 use crate::clock;
 use crate::decided::Decided;
+use crate::gossip::Keys;
 use crate::peer::{Lane, Peers};
 use crate::seen::Seen;
 
@@ -48,6 +49,8 @@ pub(crate) struct Control {
     pub(crate) decided: Decided,
     /// The last view.
     pub(crate) seen: Seen,
+    /// The keys of gossip that this node holds.
+    pub(crate) keys: Keys,
     /// Whether the control plane takes writes.
     pub(crate) health: HealthBook,
     /// When a leader last sent this node its log.

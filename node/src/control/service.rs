@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures::Stream;
 use nigh_model::{Kind, NodeId};
 use nigh_proto::peer::v1::{
-    self as peer, AuthorityKeyRequest, AuthorityKeyResponse, IdentifyRequest, IdentifyResponse,
-    JoinRequest, JoinResponse, PingRequest, PingResponse, ProposeRequest, ProposeResponse,
-    RaftStatusRequest, RaftStatusResponse, ReadIndexRequest, ReadIndexResponse,
-    RotateAuthorityRequest, RotateAuthorityResponse, SignRequest, SignResponse,
+    self as peer, AuthorityKeyRequest, AuthorityKeyResponse, GossipKeysRequest, GossipKeysResponse,
+    IdentifyRequest, IdentifyResponse, JoinRequest, JoinResponse, PingRequest, PingResponse,
+    ProposeRequest, ProposeResponse, RaftStatusRequest, RaftStatusResponse, ReadIndexRequest,
+    ReadIndexResponse, RotateAuthorityRequest, RotateAuthorityResponse, SignRequest, SignResponse,
     TransferLeaderRequest, TransferLeaderResponse, WatchEvent, WatchRequest, control_server,
 };
 use openraft::async_runtime::WatchReceiver as _;
@@ -21,8 +21,8 @@ use tonic::{Code, Request, Response, Status};
 
 use super::authority;
 use super::feed::{Feed, Next};
-use super::join;
 use super::propose::{Control, Unavailable};
+use super::{gossip_keys, join};
 use crate::config::Config;
 use crate::identity::Own;
 use crate::peer::caller;
@@ -183,6 +183,18 @@ impl control_server::Control for ControlService {
     ) -> Result<Response<RotateAuthorityResponse>, Status> {
         let id = authority::rotate(&self.control, &self.identity).await?;
         Ok(Response::new(RotateAuthorityResponse { authority: id.as_bytes().to_vec().into() }))
+    }
+
+    async fn gossip_keys(
+        &self,
+        request: Request<GossipKeysRequest>,
+    ) -> Result<Response<GossipKeysResponse>, Status> {
+        let asks = caller(&request)?;
+        let request = request.into_inner();
+        self.check_cluster(&request.cluster_id)?;
+        gossip_keys::check_member(&self.control.decided.state(), asks)?;
+        let keys = gossip_keys::given(&self.control.keys.ring(), &request.ids);
+        Ok(Response::new(GossipKeysResponse { keys }))
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {

@@ -23,11 +23,12 @@ use super::network::Network;
 use super::propose::Control;
 use super::raft_service::{LastHeard, RaftService};
 use super::service::ControlService;
-use super::{Absences, ELECTION_MS, HEARTBEAT_MS, Raft, follow, join, leader};
+use super::{Absences, ELECTION_MS, HEARTBEAT_MS, Raft, follow, gossip_keys, join, leader};
 use crate::clock;
 use crate::config::Config;
 use crate::decided::Decided;
 use crate::error::Error;
+use crate::gossip::Keys;
 use crate::identity::{Begun, IdentityError, Own};
 use crate::peer::{Peers, Strangers};
 use crate::seen::Seen;
@@ -75,6 +76,8 @@ pub(crate) struct ControlParts {
     pub(crate) identity: Own,
     /// Counts who is turned away.
     pub(crate) strangers: Arc<Strangers>,
+    /// The keys of gossip that this node holds.
+    pub(crate) keys: Keys,
 }
 
 type RaftMetrics = OpenRaftMetrics<TypeConfig>;
@@ -113,6 +116,7 @@ pub(crate) async fn start(
         seen,
         identity,
         strangers,
+        keys,
     } = parts;
     let network = Network { peers: peers.clone(), own, cluster: cluster.clone() };
     let raft_config = raft_config(&cluster).map_err(|error| Error::Raft(error.to_string()))?;
@@ -126,17 +130,19 @@ pub(crate) async fn start(
         peers,
         decided: decided.clone(),
         seen,
+        keys,
         health: HealthBook::new(),
         heard: LastHeard::new(),
         absences: Absences::default(),
     };
     let feed = Feed::new(decided.state().applied);
 
-    let loops: [Loop; 5] = [
+    let loops: [Loop; 6] = [
         Box::pin(publish(published, decided, feed.clone())),
         Box::pin(keep_health(control.clone(), stop.clone(), failed.clone())),
         Box::pin(follow_or_fail(control.clone(), hints, stop.clone(), failed.clone())),
         Box::pin(leader::lead_when_leader(control.clone(), stop.clone())),
+        Box::pin(gossip_keys::keep_keys(control.clone(), stop.clone())),
         Box::pin(keep_registered(control.clone(), config.clone(), stop.clone(), failed)),
     ];
     for each in loops {

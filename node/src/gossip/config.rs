@@ -6,6 +6,7 @@ use std::time::Duration;
 use chitchat::FailureDetectorConfig;
 use nigh_model::{ClusterId, NodeId, NodeName, Region, Zone};
 
+use super::keystore::Keys;
 use crate::decided::Decided;
 use crate::peer::{Link, Peers};
 use crate::seen::Seen;
@@ -69,6 +70,8 @@ pub(crate) struct GossipConfig {
     pub(crate) zone: Option<Zone>,
     /// Its cluster: datagrams of any other are dropped.
     pub(crate) cluster: ClusterId,
+    /// What seals them.
+    pub(crate) keys: Keys,
     /// Where it listens.
     pub(crate) listen: SocketAddr,
     /// The socket, if it listens already, so that a taken port is found before anything starts.

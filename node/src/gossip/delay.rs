@@ -18,7 +18,7 @@ const ON_THE_WAY_MAX: usize = 2_048;
 
 /// A datagram and when it leaves.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Letter {
+pub(super) struct Parcel {
     /// When it leaves.
     pub(super) at: Instant,
     /// To whom.
@@ -27,10 +27,10 @@ pub(super) struct Letter {
     pub(super) datagram: Bytes,
 }
 
-/// Letters in the order in which they leave, and of equal times as they came. Pure.
+/// Parcels in the order in which they leave, and of equal times as they came. Pure.
 #[derive(Debug, Default)]
 struct DelayLine {
-    letters: BinaryHeap<Reverse<Place>>,
+    parcels: BinaryHeap<Reverse<Place>>,
     pushed: u64,
 }
 
@@ -54,32 +54,32 @@ impl PartialOrd for Place {
 }
 
 impl DelayLine {
-    /// Takes a letter; false when too many are on their way: then the new one is lost, as
+    /// Takes a parcel; false when too many are on their way: then the new one is lost, as
     /// datagrams may be.
-    fn push(&mut self, letter: Letter) -> bool {
-        if self.letters.len() >= ON_THE_WAY_MAX {
+    fn push(&mut self, parcel: Parcel) -> bool {
+        if self.parcels.len() >= ON_THE_WAY_MAX {
             return false;
         }
         self.pushed += 1;
-        let Letter { at, to, datagram } = letter;
-        self.letters.push(Reverse(Place { order: (at, self.pushed), to, datagram }));
+        let Parcel { at, to, datagram } = parcel;
+        self.parcels.push(Reverse(Place { order: (at, self.pushed), to, datagram }));
         true
     }
 
-    /// The next letter if it leaves by now.
+    /// The next parcel if it leaves by now.
     fn pop(&mut self, now: Instant) -> Option<(SocketAddr, Bytes)> {
         self.next_at().filter(|at| *at <= now)?;
-        self.letters.pop().map(|Reverse(place)| (place.to, place.datagram))
+        self.parcels.pop().map(|Reverse(place)| (place.to, place.datagram))
     }
 
     fn next_at(&self) -> Option<Instant> {
-        self.letters.peek().map(|Reverse(place)| place.order.0)
+        self.parcels.peek().map(|Reverse(place)| place.order.0)
     }
 }
 
-/// Sends letters when they are due, until cancelled or until no more can come.
+/// Sends parcels when they are due, until cancelled or until no more can come.
 pub(super) async fn carry(
-    mut letters: mpsc::Receiver<Letter>,
+    mut parcels: mpsc::Receiver<Parcel>,
     socket: Arc<UdpSocket>,
     counters: Arc<Counters>,
     stop: CancellationToken,
@@ -96,9 +96,9 @@ pub(super) async fn carry(
         tokio::select! {
             () = stop.cancelled() => return,
             () = due => {}
-            letter = letters.recv() => {
-                let Some(letter) = letter else { return };
-                if !line.push(letter) {
+            parcel = parcels.recv() => {
+                let Some(parcel) = parcel else { return };
+                if !line.push(parcel) {
                     counters.send_dropped.add();
                 }
             }
@@ -118,8 +118,8 @@ mod tests {
 
     use super::*;
 
-    fn letter(at: Instant, text: &'static str) -> Letter {
-        Letter {
+    fn parcel(at: Instant, text: &'static str) -> Parcel {
+        Parcel {
             at,
             to: "127.0.0.1:1".parse().unwrap(),
             datagram: Bytes::from_static(text.as_bytes()),
@@ -131,11 +131,11 @@ mod tests {
     }
 
     #[test]
-    fn letters_leave_in_the_order_of_their_times() {
+    fn parcels_leave_in_the_order_of_their_times() {
         let (now, mut line) = (Instant::now(), DelayLine::default());
         let at = |ms| now + Duration::from_millis(ms);
         for (ms, text) in [(30, "late"), (10, "first"), (10, "second"), (0, "now")] {
-            assert!(line.push(letter(at(ms), text)));
+            assert!(line.push(parcel(at(ms), text)));
         }
         assert_eq!(pop(&mut line, now).unwrap(), "now");
         assert_eq!(pop(&mut line, at(9)), None);
@@ -147,11 +147,11 @@ mod tests {
     }
 
     #[test]
-    fn too_many_letters_are_refused() {
+    fn too_many_parcels_are_refused() {
         let (now, mut line) = (Instant::now(), DelayLine::default());
-        assert!((0..ON_THE_WAY_MAX).all(|_| line.push(letter(now, "x"))));
-        assert!(!line.push(letter(now, "x")));
+        assert!((0..ON_THE_WAY_MAX).all(|_| line.push(parcel(now, "x"))));
+        assert!(!line.push(parcel(now, "x")));
         line.pop(now).unwrap();
-        assert!(line.push(letter(now, "x")));
+        assert!(line.push(parcel(now, "x")));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,6 +19,7 @@ use super::config::GossipConfig;
 use super::counters::Counters;
 use super::directory::Directory;
 use super::envelope::Envelope;
+use super::sessions::Sessions;
 use super::transport::{Inbox, Wire, overflowing};
 use super::view::{Heartbeats, Incarnation, node_of, view};
 use super::{delay, keys, seeds};
@@ -45,7 +46,7 @@ const GOODBYE_ROUNDS: u32 = 3;
 /// Wait before gossip is started again after a failure inside.
 const RESTART_BACKOFF: Duration = Duration::from_millis(100);
 /// Datagrams handed to the delay line and not yet taken in by it.
-const LETTERS_MAX: usize = 256;
+const PARCELS_MAX: usize = 256;
 /// Addresses found and not yet tried.
 const FOUND_MAX: usize = 16;
 /// Keys are never deleted, so that this matters to nobody; chitchat wants to be told.
@@ -82,17 +83,20 @@ struct Keeper {
 /// Starts gossip and its keeper.
 pub(super) async fn start(config: GossipConfig, parts: Parts) -> Result<JoinHandle<()>, Error> {
     let Parts { socket, reports, inbox, counters, leave, stop } = parts;
-    let (letters, line) = mpsc::channel(LETTERS_MAX);
+    let (parcels, line) = mpsc::channel(PARCELS_MAX);
     let carry = delay::carry(line, socket.clone(), counters.clone(), stop.clone());
     let carrier = tokio::spawn(carry);
     let wire = Wire {
         udp: socket,
         advertise: config.advertise,
         envelope: Envelope::new(&config.cluster),
+        keys: config.keys.clone(),
+        sessions: Arc::new(Mutex::new(Sessions::new(clock::random()))),
+        began: Instant::now(),
         link: config.link.clone(),
         peers: config.peers.clone(),
         directory: Arc::new(ArcSwap::from_pointee(Directory::new(&config.decided.state(), []))),
-        letters,
+        parcels,
         overflowing: overflowing(),
         inbox,
         counters: counters.clone(),

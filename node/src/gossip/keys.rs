@@ -6,11 +6,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use nigh_model::{Region, RevisionId, Zone};
+use nigh_model::{GossipKeyId, Region, RevisionId, Zone};
 use nigh_proto::PEER_PROTOCOL;
 
 use super::filter::Filter;
-use crate::seen::{IdentityReport, Load, Report};
+use crate::seen::{IdentityReport, KeysInUse, Load, Report};
 
 /// The node's region; never changes.
 pub(super) const REGION: &str = "region";
@@ -23,9 +23,12 @@ const SETTLED: &str = "settled";
 const WARM: &str = "warm";
 const READY: &str = "ready";
 const IDENTITY: &str = "identity";
+const KEYS: &str = "keys";
+/// A key that there is not.
+const NO_KEY: &str = "-";
 
 /// Keys whose change others wait for: it is told at once instead of with the next round.
-pub(super) const URGENT: [&str; 4] = [PHASE, SETTLED, WARM, READY];
+pub(super) const URGENT: [&str; 5] = [PHASE, SETTLED, WARM, READY, KEYS];
 
 const SERVING: &str = "serving";
 const DRAINING: &str = "draining";
@@ -49,7 +52,7 @@ pub(super) fn fixed(region: &Region, zone: Option<&Zone>) -> Vec<(String, String
 }
 
 /// A report as keys and values. CPU is rounded to 0.001, memory to MiB.
-pub(super) fn encode(report: &Report) -> [(&'static str, String); 7] {
+pub(super) fn encode(report: &Report) -> [(&'static str, String); 8] {
     let phase = if report.draining { DRAINING } else { SERVING };
     let version = report.version.char_indices();
     let version = version.take_while(|(at, c)| at + c.len_utf8() <= VERSION_BYTES_MAX);
@@ -61,6 +64,7 @@ pub(super) fn encode(report: &Report) -> [(&'static str, String); 7] {
         (WARM, STANDARD_NO_PAD.encode(report.warm.as_bytes())),
         (READY, STANDARD_NO_PAD.encode(report.ready.as_bytes())),
         (IDENTITY, report.identity.as_ref().map(encode_identity).unwrap_or_default()),
+        (KEYS, encode_keys(report.keys)),
     ]
 }
 
@@ -89,6 +93,7 @@ pub(super) fn decode<'k>(get: impl Fn(&str) -> Option<&'k str>) -> Report {
         ready: filter(READY),
         version: version.unwrap_or_default().to_owned(),
         identity: get(IDENTITY).and_then(decode_identity),
+        keys: get(KEYS).and_then(decode_keys).unwrap_or_default(),
     }
 }
 
@@ -102,6 +107,20 @@ fn decode_identity(text: &str) -> Option<IdentityReport> {
     let expires_ms = words.next()?.parse().ok()?;
     let mut digits = || u32::from_str_radix(words.next()?, 16).ok();
     Some(IdentityReport { expires_ms, issuer: digits()?, newest: digits()? })
+}
+
+fn encode_keys(keys: KeysInUse) -> String {
+    let id = |id: Option<GossipKeyId>| id.map_or_else(|| NO_KEY.to_owned(), |id| id.to_string());
+    format!("{} {}", id(keys.newest), id(keys.sending))
+}
+
+fn decode_keys(text: &str) -> Option<KeysInUse> {
+    let id = |text: &str| match text {
+        NO_KEY => Some(None),
+        id => id.parse().ok().map(Some),
+    };
+    let (newest, sending) = text.split_once(' ')?;
+    Some(KeysInUse { newest: id(newest)?, sending: id(sending)? })
 }
 
 fn encode_load(load: &Load) -> String {
@@ -171,11 +190,14 @@ mod tests {
         fn report()(load in load(), draining: bool, settled: u64,
             lag in vec(any::<u64>().prop_map(RevisionId), 0..=LAG_MAX),
             warm in filter(), ready in filter(), version in "[0-9a-z.+-]{0,32}",
-            certificate in proptest::option::of((any::<u64>(), any::<u32>(), any::<u32>()))) -> Report {
+            certificate in proptest::option::of((any::<u64>(), any::<u32>(), any::<u32>())),
+            newest: Option<u64>, sending: Option<u64>) -> Report {
+            let id = |id: Option<u64>| id.map(GossipKeyId);
+            let keys = KeysInUse { newest: id(newest), sending: id(sending) };
             let identity = certificate.map(|(expires_ms, issuer, newest)| {
                 IdentityReport { expires_ms, issuer, newest }
             });
-            Report { load, draining, settled, lag, warm, ready, version, identity }
+            Report { load, draining, settled, lag, warm, ready, version, identity, keys }
         }
     }
 
@@ -186,8 +208,8 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_a_panic(texts in vec("\\PC{0,60}", 7), numbers in "[0-9 ]{0,90}") {
-            let keys = [PHASE, VERSION, LOAD, SETTLED, WARM, READY, IDENTITY];
+        fn any_text_is_read_without_a_panic(texts in vec("\\PC{0,60}", 8), numbers in "[0-9 ]{0,90}") {
+            let keys = [PHASE, VERSION, LOAD, SETTLED, WARM, READY, IDENTITY, KEYS];
             let mut pairs: Vec<_> = keys.into_iter().zip(texts).collect();
             back(&pairs);
             pairs[2].1.clone_from(&numbers);
@@ -238,6 +260,10 @@ mod tests {
                 issuer: largest,
                 newest: largest,
             }),
+            keys: KeysInUse {
+                newest: Some(GossipKeyId(u64::MAX)),
+                sending: Some(GossipKeyId(u64::MAX)),
+            },
         };
         let region = Region::new("r".repeat(32)).unwrap();
         let zone = Zone::new("z".repeat(32)).unwrap();

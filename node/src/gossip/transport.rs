@@ -1,10 +1,11 @@
-//! How gossip messages travel: as datagrams, or over the peer connection when too large.
+//! How gossip messages travel: as datagrams, or over the peer connection when too large. Sealed
+//! both ways: whoever sends, only what a key of the ring opens reaches chitchat.
 //!
 //! Delay between regions is emulated here for datagrams; the peer connection has its own.
 //! Nothing that a stranger sends and nothing that the network does ends the transport.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -19,9 +20,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::counters::Counters;
-use super::delay::Letter;
+use super::delay::Parcel;
 use super::directory::Directory;
 use super::envelope::{Envelope, Refused};
+use super::keystore::Keys;
+use super::sessions::{Content, Heard, Sessions};
+use crate::clock;
 use crate::peer::{Lane, Link, Peers};
 
 /// A larger message might be cut into IP fragments on its way, and one lost fragment loses it
@@ -63,10 +67,13 @@ pub(super) struct Wire {
     pub(super) udp: Arc<UdpSocket>,
     pub(super) advertise: SocketAddr,
     pub(super) envelope: Envelope,
+    pub(super) keys: Keys,
+    pub(super) sessions: Arc<Mutex<Sessions>>,
+    pub(super) began: Instant,
     pub(super) link: Link,
     pub(super) peers: Peers,
     pub(super) directory: Arc<ArcSwap<Directory>>,
-    pub(super) letters: mpsc::Sender<Letter>,
+    pub(super) parcels: mpsc::Sender<Parcel>,
     pub(super) overflowing: Arc<Semaphore>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) counters: Arc<Counters>,
@@ -95,9 +102,11 @@ struct Line {
 #[async_trait]
 impl Socket for Line {
     async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
-        let message = self.wire.envelope.seal(&message.serialize_to_vec());
-        if message.len() <= DATAGRAM_BYTES_MAX || !self.wire.overflow(to, &message) {
-            self.wire.datagram(to, message).await;
+        let message = Content::Message(message.serialize_to_vec().into());
+        if let Some(sealed) = self.wire.seal(message)
+            && (sealed.len() <= DATAGRAM_BYTES_MAX || !self.wire.overflow(to, &sealed))
+        {
+            self.wire.datagram(to, sealed).await;
         }
         // An error would end the gossip: a lost message is no such thing.
         Ok(())
@@ -106,9 +115,9 @@ impl Socket for Line {
     /// Nothing is lost when this is dropped while it waits.
     async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
         loop {
-            let (from, message) = tokio::select! {
+            let (from, heard) = tokio::select! {
                 received = self.wire.udp.recv_from(&mut self.buffer) => match received {
-                    Ok((length, from)) => (from, self.wire.read(&mut self.buffer[..length])),
+                    Ok((length, from)) => (from, self.wire.hear(from, &mut self.buffer[..length])),
                     Err(error) => {
                         tracing::debug!(%error, "a gossip datagram could not be received");
                         tokio::time::sleep(RECEIVE_BACKOFF).await;
@@ -119,41 +128,82 @@ impl Socket for Line {
                     let Some((from, message)) = delivered else {
                         anyhow::bail!("another socket has taken over");
                     };
-                    (from, self.wire.read(&mut Vec::from(message)))
+                    (from, self.wire.hear(from, &mut Vec::from(message)))
                 }
             };
-            if let Some(message) = message {
-                return Ok((from, message));
+            match heard {
+                Heard::Message(from, message) => {
+                    if let Some(message) = self.wire.decode(&message) {
+                        return Ok((from, message));
+                    }
+                }
+                Heard::Reply(content) => self.wire.reply(from, content).await,
+                Heard::Replies(contents) => {
+                    for content in contents {
+                        self.wire.reply(from, content).await;
+                    }
+                }
+                Heard::Stale => self.wire.counters.stale.add(),
+                Heard::Done => {}
             }
         }
     }
 }
 
 impl Wire {
-    /// Opens and decodes a message; none, and counted, when it is not one of ours.
-    fn read(&self, datagram: &mut [u8]) -> Option<ChitchatMessage> {
-        let mut message = match self.envelope.open(datagram) {
-            Ok(message) => message,
-            Err(refused) => {
-                match refused {
-                    Refused::Format => self.counters.not_ours.add(),
-                    Refused::Cluster => self.counters.other_cluster.add(),
-                }
-                return None;
-            }
+    /// Seals something to be sent now; none, and counted, without a key.
+    fn seal(&self, content: Content) -> Option<Bytes> {
+        let letter = self.sessions().letter(self.now_ms(), content);
+        let ring = self.keys.ring();
+        let Some(key) = ring.sending() else {
+            self.counters.no_key.add();
+            return None;
         };
-        // The decoder checks every length before it reads; should it still panic, the keeper
-        // starts gossip again.
-        match ChitchatMessage::deserialize(&mut message) {
-            Ok(decoded) => {
-                self.counters.received.add();
-                Some(decoded)
+        Some(self.envelope.seal(key, clock::random_bytes(), &letter))
+    }
+
+    /// Opens what came in; what does not open is counted.
+    fn hear(&self, from: SocketAddr, datagram: &mut [u8]) -> Heard {
+        match self.envelope.open(&self.keys.ring(), datagram) {
+            Ok(letter) => {
+                let now_ms = self.now_ms();
+                return self.sessions().hear(now_ms, from, letter, clock::random());
             }
-            Err(_) => {
-                self.counters.undecodable.add();
-                None
-            }
+            Err(Refused::Format) => self.counters.not_ours.add(),
+            Err(Refused::Key) => self.counters.unknown_key.add(),
+            Err(Refused::Seal) => self.counters.forged.add(),
+            Err(Refused::Content) => self.counters.undecodable.add(),
         }
+        Heard::Done
+    }
+
+    /// The decoder checks every length before it reads; should it still panic, the keeper starts
+    /// gossip again.
+    fn decode(&self, mut message: &[u8]) -> Option<ChitchatMessage> {
+        let decoded = ChitchatMessage::deserialize(&mut message).ok();
+        match decoded {
+            Some(_) => self.counters.received.add(),
+            None => self.counters.undecodable.add(),
+        }
+        decoded
+    }
+
+    async fn reply(&self, to: SocketAddr, content: Content) {
+        if matches!(content, Content::Question(_)) {
+            self.counters.questions.add();
+        }
+        if let Some(sealed) = self.seal(content) {
+            self.datagram(to, sealed).await;
+        }
+    }
+
+    /// Since gossip began here: no clock is asked for the time of day.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn datagram(&self, to: SocketAddr, datagram: Bytes) {
@@ -168,8 +218,8 @@ impl Wire {
                 Err(_) => self.counters.send_dropped.add(),
             };
         }
-        let letter = Letter { at: Instant::now() + delay, to, datagram };
-        if self.letters.try_send(letter).is_err() {
+        let parcel = Parcel { at: Instant::now() + delay, to, datagram };
+        if self.parcels.try_send(parcel).is_err() {
             self.counters.send_dropped.add();
         }
     }

@@ -22,6 +22,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes a folder and those above it, durably; one that exists is fine.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Makes a folder that only its owner may enter, also when it exists already.
+    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
+        self.create_dir(path)
+    }
+
     /// Makes a file that must not exist yet, with `allocate` zero bytes reserved for it.
     ///
     /// Its name is durable after [`sync_dir`](Self::sync_dir).

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +12,8 @@ use super::{Disk, DiskFile, Lock};
 
 /// Files hold routes, environments and addresses: only their owner reads them.
 const FILE_MODE: u32 = 0o600;
+/// The same for a folder of secrets.
+const PRIVATE_DIR_MODE: u32 = 0o700;
 
 /// The disk of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +40,12 @@ impl Disk for RealDisk {
             result => result?,
         }
         self.sync_dir(parent)
+    }
+
+    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
+        self.create_dir(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE_DIR_MODE))?;
+        self.sync_dir(path)
     }
 
     fn create(&self, path: &Path, allocate: u64) -> io::Result<Arc<dyn DiskFile>> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use nigh_model::trust::Trust;
-use nigh_model::{ClusterId, State};
+use nigh_model::{ClusterId, GossipKeys, State};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -34,19 +34,21 @@ pub(super) struct Scalars {
     pub plan_basis: u64,
     #[serde(default)]
     pub trust: Arc<Trust>,
+    #[serde(default)]
+    pub gossip: GossipKeys,
 }
 
 impl Scalars {
     pub(super) fn of(state: &State) -> Self {
-        let State { applied, cluster, plan_basis, trust, .. } = state;
-        let (cluster, trust) = (cluster.clone(), trust.clone());
-        Self { applied: *applied, cluster, plan_basis: *plan_basis, trust }
+        let State { applied, cluster, plan_basis, trust, gossip, .. } = state;
+        let (cluster, trust, gossip) = (cluster.clone(), trust.clone(), gossip.clone());
+        Self { applied: *applied, cluster, plan_basis: *plan_basis, trust, gossip }
     }
 
     /// A state with these fields and no rows yet.
     pub(super) fn into_state(self) -> State {
-        let Self { applied, cluster, plan_basis, trust } = self;
-        State { applied, cluster, plan_basis, trust, ..State::default() }
+        let Self { applied, cluster, plan_basis, trust, gossip } = self;
+        State { applied, cluster, plan_basis, trust, gossip, ..State::default() }
     }
 }
 
@@ -98,6 +100,7 @@ pub(super) fn changes(old: &State, new: &State) -> Vec<Change> {
         cluster: _,
         plan_basis: _,
         trust: _,
+        gossip: _,
         nodes,
         apps,
         assignments,

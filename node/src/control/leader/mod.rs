@@ -1,9 +1,10 @@
-//! What follows from decisions, done by whoever leads: voters, plans, rollouts.
+//! What follows from decisions, done by whoever leads: voters, plans, rollouts, the keys of gossip.
 //!
 //! Each step looks at the state and the view, and proposes at most what one pure function
 //! says; a step that fails is simply taken again.
 
 mod authorities;
+mod gossip_keys;
 mod grace;
 mod members;
 mod planner;
@@ -31,6 +32,7 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
     let mut seen = control.seen.changes();
     let grace = Grace { absences: control.absences.clone() };
     let mut placed = rollout::Placed::default();
+    let mut rotation = gossip_keys::Rotation::default();
     let mut leading = None;
     loop {
         let now = health.borrow_and_update().clone();
@@ -41,9 +43,11 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
                 leading = Some(now.term);
                 control.absences.forget();
                 placed = rollout::Placed::default();
+                rotation = gossip_keys::Rotation::default();
                 tracing::info!(term = now.term, "this node leads");
             }
             control.absences.observe(&control.decided.state(), &control.seen.now());
+            gossip_keys::step(&control, &mut rotation).await;
             planner::step(&control, &grace).await;
             rollout::step(&control, &mut placed).await;
             members::step(&control, &grace).await;

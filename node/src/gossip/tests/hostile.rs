@@ -1,12 +1,16 @@
 //! What strangers may send changes nothing.
 
-use bytes::Bytes;
 use chitchat::{ChitchatId, Serializable as _};
 use rand::{Rng as _, SeedableRng as _};
 
+use super::member::{Member, Seal};
 use super::*;
 use crate::clock;
-use crate::gossip::envelope::Envelope;
+use crate::gossip::sessions::Content;
+
+fn other_cluster() -> ClusterId {
+    ClusterId::new("f".repeat(32)).unwrap()
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn noise_disturbs_nothing() {
@@ -15,28 +19,35 @@ async fn noise_disturbs_nothing() {
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
     let cluster = TestCluster::start(3).await;
     cluster.all_alive().await;
-    let stranger = free_socket().await;
-    let own = Envelope::new(&cluster_id());
-    let other = Envelope::new(&ClusterId::new("f".repeat(32)).unwrap());
-    for n in 0..600 {
-        let mut noise = vec![0; random.random_range(0..1_200)];
+    let member = Member::new().await;
+    for node in cluster.nodes.values() {
+        member.meet(node.address).await;
+    }
+    let (own, other) = (Seal::own(), Seal::of(&other_cluster(), key(9)));
+    for n in 0..800 {
+        let mut noise = vec![0; random.random_range(0..1_100)];
         random.fill(&mut noise[..]);
-        // A third gets past the envelope, and half of that past chitchat's header.
-        if n % 6 == 0 && noise.len() > 4 {
+        // A quarter gets past the envelope, and half of that past chitchat's header.
+        if n % 8 == 0 && noise.len() > 4 {
             let kind = noise[3] % 4;
             noise[..4].copy_from_slice(&[0x53, 0xB0, 0, kind]);
         }
-        let datagram = match n % 3 {
-            0 => own.seal(&noise),
-            1 => other.seal(&noise),
+        let datagram = match n % 4 {
+            0 => member.message(&noise),
+            1 => other.seal(1, 0, Content::Message(noise.into())),
+            2 => {
+                let mut changed = own.seal(1, 0, Content::Message(noise.into())).to_vec();
+                let at = random.random_range(9..changed.len());
+                changed[at] ^= 1 << random.random_range(0..8);
+                changed.into()
+            }
             _ => noise.into(),
         };
         for node in cluster.nodes.values() {
-            stranger.send_to(&datagram, node.address).await.unwrap();
+            member.socket.send_to(&datagram, node.address).await.unwrap();
         }
         if n % 20 == 0 {
-            let from = address_of(&stranger);
-            cluster.nodes[&1].gossip.service().take(from, datagram);
+            cluster.nodes[&1].gossip.service().take(member.address(), datagram);
             tokio::task::yield_now().await;
         }
     }
@@ -49,11 +60,70 @@ async fn noise_disturbs_nothing() {
     cluster.all_alive().await;
     for node in cluster.nodes.values() {
         let counters = node.gossip.counters();
-        let counted = [&counters.not_ours, &counters.other_cluster, &counters.undecodable];
-        assert!(counted.iter().all(|count| count.get() > 0), "{counters:?}");
+        let refused = counters.refused();
+        let counted = ["not_ours", "unknown_key", "forged", "undecodable"];
+        let count = |kind| refused.iter().find(|(name, _)| *name == kind).unwrap().1;
+        assert!(counted.into_iter().all(|kind| count(kind) > 0), "{counters:?}");
         assert_eq!(counters.restarts.get(), 0, "{counters:?}");
         assert_eq!(node.seen.now().nodes.len(), 3);
     }
+}
+
+/// A node that is alone sends nothing of itself: whatever it sends, a stranger has caused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_stranger_is_counted_and_nothing_else_happens() {
+    const EACH: u64 = 20;
+    let cluster = TestCluster::start(1).await;
+    let node = &cluster.nodes[&1];
+    let counters = node.gossip.counters();
+    let stranger = free_socket().await;
+    let hello = || Content::Message(b"hello".to_vec().into());
+    let other = Seal::of(&other_cluster(), key(9)).seal(1, 0, hello());
+    let same_key = Seal::of(&other_cluster(), key(1)).seal(1, 0, hello());
+    let old_key = Seal::of(&cluster_id(), key(7)).seal(1, 0, hello());
+    let random: Vec<u8> = (0..300).map(|n| (n * 7) as u8).collect();
+    let own = Seal::own().seal(1, 0, hello());
+    let cut = own.slice(..own.len() - 1);
+    let kinds: [(&[u8], &str); 6] = [
+        (&random, "not_ours"),
+        (&[], "not_ours"),
+        (&other, "unknown_key"),
+        (&old_key, "unknown_key"),
+        (&same_key, "forged"),
+        (&cut, "forged"),
+    ];
+    let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+    for (datagram, kind) in kinds {
+        *expected.entry(kind).or_default() += EACH;
+        for _ in 0..EACH {
+            stranger.send_to(datagram, node.address).await.unwrap();
+        }
+        let deadline = Instant::now() + HAPPENED_WITHIN;
+        let count = |kind| counters.refused().into_iter().find(|(name, _)| *name == kind);
+        while count(kind).unwrap().1 < expected[kind] {
+            assert!(Instant::now() < deadline, "{kind} is not counted: {counters:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    for (kind, count) in counters.refused() {
+        assert_eq!(count, expected.get(kind).copied().unwrap_or(0), "{kind}: {counters:?}");
+    }
+    let caused = [&counters.sent, &counters.received, &counters.questions, &counters.restarts];
+    assert!(caused.iter().all(|count| count.get() == 0), "{counters:?}");
+    assert_eq!(node.seen.now().nodes.len(), 1);
+
+    // A good seal, but nobody there who answers: one question, and the rest is dropped.
+    for _ in 0..EACH {
+        stranger.send_to(&own, node.address).await.unwrap();
+    }
+    let deadline = Instant::now() + HAPPENED_WITHIN;
+    while counters.stale.get() + counters.questions.get() < EACH {
+        assert!(Instant::now() < deadline, "{counters:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(counters.questions.get() <= 2 && counters.received.get() == 0, "{counters:?}");
+    assert_eq!(counters.sent.get(), counters.questions.get());
+    assert_eq!(node.seen.now().nodes.len(), 1);
 }
 
 /// A message that decodes and then fails an assertion of chitchat 0.11.2: it first raises a
@@ -86,8 +156,10 @@ async fn a_failure_inside_chitchat_is_survived() {
     cluster.all_alive().await;
     let victim = &cluster.nodes[&1];
     let about = ChitchatId::new("2", 1, cluster.nodes[&2].address);
-    let message = Envelope::new(&cluster_id()).seal(&forged(&about));
-    victim.gossip.service().take(cluster.nodes[&2].address, Bytes::clone(&message));
+    let member = Member::new().await;
+    member.meet(victim.address).await;
+    let message = member.message(&forged(&about));
+    victim.gossip.service().take(member.address(), message);
     let counters = victim.gossip.counters();
     let deadline = Instant::now() + HAPPENED_WITHIN;
     while counters.restarts.get() == 0 {

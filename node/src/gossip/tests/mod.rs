@@ -1,6 +1,9 @@
 //! Nodes that gossip over real sockets.
 
 mod hostile;
+mod member;
+mod replay;
+mod rotation;
 mod sight;
 
 use std::collections::BTreeMap;
@@ -14,8 +17,9 @@ use nigh_proto::peer::v1::gossip_server::GossipServer;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use zeroize::Zeroizing;
 
-use super::{Gossip, GossipConfig, GossipTiming};
+use super::{Gossip, GossipConfig, GossipKey, GossipTiming, Keyring, Keys};
 use crate::decided::Decided;
 use crate::peer::{Link, Peers};
 use crate::seen::{Liveness, Report, Seen};
@@ -25,7 +29,7 @@ const DETECTED_WITHIN: Duration = Duration::from_secs(3);
 /// By then anything else has happened, on a busy machine too.
 const HAPPENED_WITHIN: Duration = Duration::from_secs(15);
 
-pub(super) fn registered(id: u64, gossip: SocketAddr) -> Node {
+pub(crate) fn registered(id: u64, gossip: SocketAddr) -> Node {
     Node {
         id: NodeId(id),
         name: NodeName::new(format!("node-{id}")).unwrap(),
@@ -41,6 +45,10 @@ pub(super) fn registered(id: u64, gossip: SocketAddr) -> Node {
 pub(super) fn state_of(nodes: impl IntoIterator<Item = Node>) -> State {
     let nodes = nodes.into_iter().map(|node| (node.id, Arc::new(node))).collect();
     State { nodes, ..State::default() }
+}
+
+fn key(n: u8) -> GossipKey {
+    GossipKey::new(Zeroizing::new([n; 32]))
 }
 
 fn cluster_id() -> ClusterId {
@@ -63,6 +71,7 @@ async fn free_listener() -> TcpListener {
 struct TestNode {
     gossip: Gossip,
     seen: Seen,
+    keys: Keys,
     address: SocketAddr,
     _server: AbortOnDropHandle<()>,
 }
@@ -89,8 +98,17 @@ impl TestCluster {
 
     /// The same with emulated delays between them.
     async fn start_over(count: u64, matrix: Option<RttMatrix>) -> Self {
+        Self::start_all(count, matrix, Vec::new()).await
+    }
+
+    /// The same with others registered that a test plays.
+    async fn start_with(count: u64, others: impl IntoIterator<Item = Node>) -> Self {
+        Self::start_all(count, None, others.into_iter().collect()).await
+    }
+
+    async fn start_all(count: u64, matrix: Option<RttMatrix>, others: Vec<Node>) -> Self {
         let mut sockets = Vec::new();
-        let mut registry = Vec::new();
+        let mut registry = others;
         for id in 1..=count {
             let (udp, tcp) = (free_socket().await, free_listener().await);
             let mut node = registered(id, address_of(&udp));
@@ -126,6 +144,7 @@ impl TestCluster {
     async fn add(&mut self, id: u64, socket: UdpSocket, peer: TcpListener, generation: u64) {
         let (address, decided, seen) =
             (address_of(&socket), Decided::new(self.state.clone()), Seen::default());
+        let keys = Keys::in_memory(Keyring::new([key(1)]));
         let region = Region::new(format!("region-{id}")).unwrap();
         let link = Link::new(region.clone(), self.matrix.clone());
         let gossip = Gossip::start(GossipConfig {
@@ -134,6 +153,7 @@ impl TestCluster {
             region,
             zone: None,
             cluster: cluster_id(),
+            keys: keys.clone(),
             listen: address,
             socket: Some(socket),
             advertise: address,
@@ -154,7 +174,7 @@ impl TestCluster {
         });
         self.nodes.insert(
             id,
-            TestNode { gossip, seen, address, _server: AbortOnDropHandle::new(server) },
+            TestNode { gossip, seen, keys, address, _server: AbortOnDropHandle::new(server) },
         );
     }
 
