@@ -273,7 +273,8 @@ async fn open_stores(
         let _ = publish.send(news);
     });
     let path = config.data.clone();
-    let opened = tokio::task::spawn_blocking(move || Stores::open(&path, Options::new(publisher)))
+    let options = Options::new(publisher, clock::random_bytes());
+    let opened = tokio::task::spawn_blocking(move || Stores::open(&path, options))
         .await
         .map_err(|error| Error::Internal(error.to_string()))?;
     Ok((opened?, published))

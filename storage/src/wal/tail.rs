@@ -1,7 +1,7 @@
 //! The tail mark: up to which record the log was synced, kept in a file of its own.
 //!
-//! It is written after each sync and itself synced only on an orderly close, so after a power cut
-//! it may be old or gone: it is a lower bound. With it, a log that lost its end while nothing was
+//! It is written after each sync and itself synced soon after, when the log rests: nobody waits
+//! for that, so after a power cut it may be a little old. It is a lower bound. With it, a log that lost its end while nothing was
 //! written after (a zeroed block, a cut or missing file) is told from one that ends cleanly.
 
 use std::path::Path;
@@ -15,6 +15,27 @@ const NAME: &str = "tail";
 const MAGIC: &[u8; 4] = b"ntl1";
 const BYTES: usize = 16;
 
+/// What a tail mark says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// There is none: nothing is known.
+    Missing,
+    /// It is not what was written. No crash does that to a file of one sector: where the log's
+    /// end is odd too, it is damaged rather than torn.
+    Damaged,
+    /// The log was certainly synced up to this sequence number.
+    Synced(u64),
+}
+
+impl Mark {
+    pub(super) const fn synced(self) -> u64 {
+        match self {
+            Self::Synced(sequence) => sequence,
+            Self::Missing | Self::Damaged => 0,
+        }
+    }
+}
+
 /// The open tail mark.
 #[derive(Debug)]
 pub(super) struct TailMark {
@@ -22,15 +43,15 @@ pub(super) struct TailMark {
 }
 
 impl TailMark {
-    /// The sequence number up to which the log was certainly synced; 0 when that is not known.
-    pub(super) fn read(disk: &dyn Disk, folder: &Path) -> Result<u64, Error> {
+    /// What the file says.
+    pub(super) fn read(disk: &dyn Disk, folder: &Path) -> Result<Mark, Error> {
         let path = folder.join(NAME);
-        let Some(bytes) = read_file(disk, &path)? else { return Ok(0) };
-        let sequence = decode(&bytes);
-        if sequence.is_none() {
-            tracing::warn!(path = %path.display(), "tail mark is unreadable and ignored");
+        let Some(bytes) = read_file(disk, &path)? else { return Ok(Mark::Missing) };
+        let mark = decode(&bytes).map_or(Mark::Damaged, Mark::Synced);
+        if mark == Mark::Damaged {
+            tracing::warn!(path = %path.display(), "the tail mark is damaged; the log is looked at without");
         }
-        Ok(sequence.unwrap_or(0))
+        Ok(mark)
     }
 
     /// Writes it durably and keeps it open.
