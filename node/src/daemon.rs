@@ -8,7 +8,7 @@ use nigh_model::NodeId;
 use nigh_runtime::{Engine, EngineConfig};
 use nigh_storage::raft::Published;
 use nigh_storage::stores::Options;
-use nigh_storage::{StateSaver, Stores};
+use nigh_storage::{Disk, RealDisk, StateSaver, Stores};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -68,7 +68,15 @@ impl Node {
     /// # Errors
     /// An address or the data folder cannot be used, or the cluster does not admit the node.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        Box::pin(start(Arc::new(config), tracing::Span::current())).await
+        Self::start_on(config, Arc::new(RealDisk)).await
+    }
+
+    /// The same with the data folder on this disk: tests give one that is slow, full or fails.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub(crate) async fn start_on(config: Config, disk: Arc<dyn Disk>) -> Result<Self, Error> {
+        Box::pin(start(Arc::new(config), disk, tracing::Span::current())).await
     }
 
     /// What it was told at its start.
@@ -117,10 +125,14 @@ impl Node {
     }
 }
 
-async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> {
+async fn start(
+    config: Arc<Config>,
+    disk: Arc<dyn Disk>,
+    span: tracing::Span,
+) -> Result<Node, Error> {
     raise_file_limit();
     let listeners = Listeners::bind(&config).await?;
-    let (stores, published) = open_stores(&config).await?;
+    let (stores, published) = open_stores(&config, disk).await?;
     let decided = Decided::new(stores.state.clone());
     let link = Link::new(config.region.clone(), config.rtt.clone());
     let peers = Peers::new(decided.clone(), link.clone());
@@ -235,7 +247,14 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
     for background in [
         Box::pin(agent_loop) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
         Box::pin(keep_measuring(own, decided.clone(), peers.clone(), stop.clone())),
-        Box::pin(keep_reporting(agent, engine.clone(), publisher, draining.clone(), stop.clone())),
+        Box::pin(keep_reporting(
+            agent,
+            engine.clone(),
+            control.log.clone(),
+            publisher,
+            draining.clone(),
+            stop.clone(),
+        )),
         Box::pin(membership::keep_acquainted(
             config.clone(),
             identity.cluster,
@@ -266,6 +285,7 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
 
 async fn open_stores(
     config: &Config,
+    disk: Arc<dyn Disk>,
 ) -> Result<(Stores, mpsc::UnboundedReceiver<Published>), Error> {
     // Unbounded, as entries must not wait; what comes in is bounded by what Raft applies.
     let (publish, published) = mpsc::unbounded_channel();
@@ -273,7 +293,7 @@ async fn open_stores(
         let _ = publish.send(news);
     });
     let path = config.data.clone();
-    let options = Options::new(publisher, clock::random_bytes());
+    let options = Options { disk, ..Options::new(publisher, clock::random_bytes()) };
     let opened = tokio::task::spawn_blocking(move || Stores::open(&path, options))
         .await
         .map_err(|error| Error::Internal(error.to_string()))?;

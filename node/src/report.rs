@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use nigh_runtime::Engine;
+use nigh_storage::LogStore;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::gossip::{Filter, Publisher};
 use crate::process::Process;
-use crate::seen::{Load, Report};
+use crate::seen::{DiskReport, Load, Report};
 
 /// Load is told this often; what the node has is told at once.
 const LOAD_INTERVAL: Duration = Duration::from_millis(500);
@@ -18,6 +19,7 @@ const LOAD_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) async fn keep_reporting(
     agent: Agent,
     engine: Engine,
+    log: LogStore,
     publisher: Publisher,
     draining: CancellationToken,
     stop: CancellationToken,
@@ -47,6 +49,7 @@ pub(crate) async fn keep_reporting(
             warm: Filter::of(present.warm.iter()),
             ready: Filter::of(present.ready.iter()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            disk: DiskReport::of(&log.health()),
         });
         tokio::select! {
             () = stop.cancelled() => return,

@@ -61,6 +61,7 @@ impl Stores {
     pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
         let Options { disk, publisher, fresh_key, segment_bytes } = options;
         let data = DataDir::open_on(disk.clone(), path)?;
+        check_log_is_there(&data, &path.join("raft/log"))?;
         let log = Wal::open_sized(disk.clone(), &path.join("raft/log"), segment_bytes)?;
         let log = LogStore::new(log);
         let snapshot_folder = path.join("raft/snapshots");
@@ -98,6 +99,15 @@ impl Stores {
         );
         Ok(Self { log, machine, state: shown, saver, artifacts, recovered, data })
     }
+}
+
+/// A node that belongs to a cluster has a log, made before it did: with an empty one in its place
+/// it could vote twice.
+fn check_log_is_there(data: &DataDir, folder: &Path) -> Result<(), Error> {
+    if data.identity()?.is_some() && !Wal::is_there(data.disk().as_ref(), folder)? {
+        return Err(Error::corrupt(folder, 0, "the log of this node is gone"));
+    }
+    Ok(())
 }
 
 /// With what the state machine begins.

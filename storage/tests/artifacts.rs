@@ -145,7 +145,8 @@ fn a_component_that_was_committed_survives_every_power_cut() {
         torn.write(&[7; 5000]).unwrap();
         disk.cut_power(seed);
         drop(torn);
-        let store = ArtifactStore::open(Path::new("/a"), Arc::new(disk.power_on()), [7; 32]).unwrap();
+        let store =
+            ArtifactStore::open(Path::new("/a"), Arc::new(disk.power_on()), [7; 32]).unwrap();
         assert_eq!(store.read(held).unwrap(), b"held");
         assert_eq!(store.list().unwrap(), [held], "seed {seed}");
     }

@@ -61,8 +61,11 @@ fn damage_is_found_or_without_effect_and_never_accepted() {
         let work = folder.path().join(format!("case-{case}"));
         match run(sample, &damage, &work) {
             Ok(verdict) => {
-                *table.entry((damage.part, damage.kind())).or_default().entry(verdict).or_default() +=
-                    1;
+                *table
+                    .entry((damage.part, damage.kind()))
+                    .or_default()
+                    .entry(verdict)
+                    .or_default() += 1;
             }
             Err(why) => wrong.push(format!("case {case}, {damage}: {why}")),
         }
@@ -72,7 +75,10 @@ fn damage_is_found_or_without_effect_and_never_accepted() {
     print_table(&table, cases, began.elapsed());
     assert!(wrong.is_empty(), "{} of {cases}, seed {seed}:\n{}", wrong.len(), wrong.join("\n"));
     let of = |verdict| table.values().filter_map(|row| row.get(&verdict)).sum::<u64>();
-    assert!(cases < 1_000 || [Verdict::Refused, Verdict::Rebuilt, Verdict::Cut].map(of).iter().all(|n| *n > 0));
+    assert!(
+        cases < 1_000
+            || [Verdict::Refused, Verdict::Rebuilt, Verdict::Cut].map(of).iter().all(|n| *n > 0)
+    );
 }
 
 /// One case, on a thread of its own, so that one that hangs is named.
@@ -95,14 +101,13 @@ fn run(sample: &Sample, damage: &Damage, work: &Path) -> Result<Verdict, String>
     })
 }
 
-fn print_table(
-    table: &BTreeMap<(Part, &str), BTreeMap<Verdict, u64>>,
-    cases: u64,
-    took: Duration,
-) {
+fn print_table(table: &BTreeMap<(Part, &str), BTreeMap<Verdict, u64>>, cases: u64, took: Duration) {
     let verdicts = [Verdict::Harmless, Verdict::Cut, Verdict::Rebuilt, Verdict::Refused];
     println!("{cases} cases in {:.0} s", took.as_secs_f64());
-    println!("{:12} {:10} {:>9} {:>9} {:>9} {:>9}", "part", "damage", "harmless", "cut", "rebuilt", "refused");
+    println!(
+        "{:12} {:10} {:>9} {:>9} {:>9} {:>9}",
+        "part", "damage", "harmless", "cut", "rebuilt", "refused"
+    );
     for ((part, kind), row) in table {
         let counts = verdicts.map(|verdict| row.get(&verdict).copied().unwrap_or(0));
         let [harmless, cut, rebuilt, refused] = counts;

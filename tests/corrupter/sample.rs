@@ -220,9 +220,7 @@ impl Sample {
                 files.push(PathBuf::from("artifacts/compiled.key"));
                 one(files, dice)
             }
-            Part::Identity => {
-                one(vec![PathBuf::from("node.json"), PathBuf::from("format")], dice)
-            }
+            Part::Identity => one(vec![PathBuf::from("node.json"), PathBuf::from("format")], dice),
         }
     }
 
@@ -235,9 +233,10 @@ impl Sample {
     }
 
     fn below(&self, folder: &str, end: &str) -> Vec<PathBuf> {
-        let files = self.files.iter().filter(|file| {
-            file.starts_with(folder) && file.to_string_lossy().ends_with(end)
-        });
+        let files = self
+            .files
+            .iter()
+            .filter(|file| file.starts_with(folder) && file.to_string_lossy().ends_with(end));
         files.cloned().collect()
     }
 

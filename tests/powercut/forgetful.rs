@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use nigh_storage::disk::{Disk, DiskFile, Lock};
 use nigh_storage::RealDisk;
+use nigh_storage::disk::{Disk, DiskFile, Lock};
 
 /// Leaves every sync out.
 pub(crate) const EVERYTHING: &str = "files,folders";

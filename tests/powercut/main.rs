@@ -131,6 +131,8 @@ fn a_missing_sync_is_caught() {
 
 fn seed() -> u64 {
     let seed = variable("NIGH_TEST_SEED", u64::from(std::process::id()) * 1_000);
-    println!("seed {seed}; replay: NIGH_TEST_SEED={seed} cargo test --test powercut -- --nocapture");
+    println!(
+        "seed {seed}; replay: NIGH_TEST_SEED={seed} cargo test --test powercut -- --nocapture"
+    );
     seed
 }

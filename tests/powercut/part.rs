@@ -8,7 +8,9 @@ use nigh_model::{
     Addresses, ClusterId, Command, Digest, Envelope, NodeName, Region, RequestId, State,
     command::NodeSpec,
 };
-use nigh_storage::raft::{Entry, LogId, Membership, Proposal, Published, SnapshotMeta, Vote, snapshot};
+use nigh_storage::raft::{
+    Entry, LogId, Membership, Proposal, Published, SnapshotMeta, Vote, snapshot,
+};
 use nigh_storage::wal::Wal;
 use nigh_storage::{
     ArtifactStore, Disk, Error, LogStore, Options, RealDisk, StateStore, Stores, TypeConfig,
@@ -144,7 +146,8 @@ fn state(last: u64) -> State {
 
 /// The highest number acknowledged after a word.
 fn highest(acknowledged: &[String], word: &str) -> u64 {
-    let numbers = acknowledged.iter().filter_map(|line| line.strip_prefix(word)?.trim().parse().ok());
+    let numbers =
+        acknowledged.iter().filter_map(|line| line.strip_prefix(word)?.trim().parse().ok());
     numbers.max().unwrap_or(0)
 }
 
@@ -203,7 +206,8 @@ async fn look_log(folder: &Path, acknowledged: &[String]) -> Looked {
         return Err("it holds other entries".to_owned());
     }
     let vote = log.read_vote().await.map_err(|error| error.to_string())?;
-    let (term, wanted) = (vote.map_or(0, |vote| vote.leader_id.term), highest(acknowledged, "vote "));
+    let (term, wanted) =
+        (vote.map_or(0, |vote| vote.leader_id.term), highest(acknowledged, "vote "));
     if term < wanted {
         return Err(format!("the vote of term {wanted} was acknowledged, it says {term}"));
     }

@@ -31,11 +31,8 @@ pub(crate) fn live() {
         None => Arc::new(RealDisk),
     };
     let seed = std::env::var(SEED).unwrap().parse().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(part.write(Path::new(&folder), disk, without.is_none(), seed));
 }
 

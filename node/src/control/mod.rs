@@ -4,6 +4,7 @@
 //! leads also carries out what follows from decisions: voters, plans and rollouts
 //! (`leader/`). Deciding itself is pure and lives in `model` and `placement`.
 
+mod compact;
 mod feed;
 mod follow;
 mod health;

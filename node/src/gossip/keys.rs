@@ -10,7 +10,7 @@ use nigh_model::{Region, RevisionId, Zone};
 use nigh_proto::PEER_PROTOCOL;
 
 use super::filter::Filter;
-use crate::seen::{Load, Report};
+use crate::seen::{DiskReport, DiskState, Load, Report};
 
 /// The node's region; never changes.
 pub(super) const REGION: &str = "region";
@@ -22,6 +22,7 @@ const LOAD: &str = "load";
 const SETTLED: &str = "settled";
 const WARM: &str = "warm";
 const READY: &str = "ready";
+const DISK: &str = "disk";
 
 /// Keys whose change others wait for: it is told at once instead of with the next round.
 pub(super) const URGENT: [&str; 4] = [PHASE, SETTLED, WARM, READY];
@@ -48,7 +49,7 @@ pub(super) fn fixed(region: &Region, zone: Option<&Zone>) -> Vec<(String, String
 }
 
 /// A report as keys and values. CPU is rounded to 0.001, memory to MiB.
-pub(super) fn encode(report: &Report) -> [(&'static str, String); 6] {
+pub(super) fn encode(report: &Report) -> [(&'static str, String); 7] {
     let phase = if report.draining { DRAINING } else { SERVING };
     let version = report.version.char_indices();
     let version = version.take_while(|(at, c)| at + c.len_utf8() <= VERSION_BYTES_MAX);
@@ -59,6 +60,7 @@ pub(super) fn encode(report: &Report) -> [(&'static str, String); 6] {
         (SETTLED, encode_settled(report.settled, &report.lag)),
         (WARM, STANDARD_NO_PAD.encode(report.warm.as_bytes())),
         (READY, STANDARD_NO_PAD.encode(report.ready.as_bytes())),
+        (DISK, encode_disk(report.disk)),
     ]
 }
 
@@ -86,7 +88,28 @@ pub(super) fn decode<'k>(get: impl Fn(&str) -> Option<&'k str>) -> Report {
         warm: filter(WARM),
         ready: filter(READY),
         version: version.unwrap_or_default().to_owned(),
+        disk: get(DISK).and_then(decode_disk).unwrap_or_default(),
     }
+}
+
+fn encode_disk(disk: DiskReport) -> String {
+    let state = match disk.state {
+        DiskState::Fine => "fine",
+        DiskState::Full => "full",
+        DiskState::Failed => "failed",
+    };
+    format!("{state} {}", disk.sync_ms)
+}
+
+fn decode_disk(text: &str) -> Option<DiskReport> {
+    let (state, sync_ms) = text.split_once(' ')?;
+    let state = match state {
+        "fine" => DiskState::Fine,
+        "full" => DiskState::Full,
+        "failed" => DiskState::Failed,
+        _ => return None,
+    };
+    Some(DiskReport { state, sync_ms: sync_ms.parse().ok()? })
 }
 
 fn encode_load(load: &Load) -> String {
@@ -155,8 +178,11 @@ mod tests {
     prop_compose! {
         fn report()(load in load(), draining: bool, settled: u64,
             lag in vec(any::<u64>().prop_map(RevisionId), 0..=LAG_MAX),
-            warm in filter(), ready in filter(), version in "[0-9a-z.+-]{0,32}") -> Report {
-            Report { load, draining, settled, lag, warm, ready, version }
+            warm in filter(), ready in filter(), version in "[0-9a-z.+-]{0,32}",
+            state in 0..3_usize, sync_ms: u32) -> Report {
+            let state = [DiskState::Fine, DiskState::Full, DiskState::Failed][state];
+            let disk = DiskReport { state, sync_ms };
+            Report { load, draining, settled, lag, warm, ready, version, disk }
         }
     }
 

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// A new measurement counts this part, in 1/8: a single stall does not make a slow disk.
-const WEIGHT_EIGHTHS: u64 = 1;
+/// A measurement counts as twice the average and this more at most, in µs: a single stall does not
+/// make a slow disk, some twenty slow syncs do.
+const STEP_MICROS: u64 = 5_000;
 
 /// How the disk below the log does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,10 +48,13 @@ impl Gauge {
 
     pub(super) fn sync_ends(&self) {
         let began = self.running.swap(0, Relaxed).saturating_sub(1);
-        let took = self.now().saturating_sub(began);
+        self.add(self.now().saturating_sub(began));
+    }
+
+    fn add(&self, took: u64) {
         let average = match self.average.load(Relaxed) {
-            0 => took,
-            before => (before * (8 - WEIGHT_EIGHTHS) + took * WEIGHT_EIGHTHS) / 8,
+            0 => took.min(STEP_MICROS),
+            before => (before * 7 + took.min(2 * before + STEP_MICROS)) / 8,
         };
         self.average.store(average.max(1), Relaxed);
     }
@@ -66,5 +70,26 @@ impl Gauge {
 
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn average(samples: impl IntoIterator<Item = u64>) -> u64 {
+        let gauge = Gauge::new();
+        for took in samples {
+            gauge.add(took);
+        }
+        gauge.average.load(Relaxed)
+    }
+
+    #[test]
+    fn a_stall_is_no_slow_disk_and_a_slow_disk_is_soon_known() {
+        assert!(average([200; 50].into_iter().chain([800_000])) < 1_500);
+        assert!(average([200; 50].into_iter().chain([100_000; 30])) > 50_000);
+        let healed = average([100_000; 60].into_iter().chain([200; 30]));
+        assert!(healed < 10_000, "{healed}");
     }
 }

@@ -35,9 +35,9 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context as _, Error};
+pub use health::Health;
 use index::{Found, Index, Place};
 use record::RecordKind;
-pub use health::Health;
 pub use segment::SEGMENT_BYTES;
 use writer::{Done, Job, Pending, Writer};
 
@@ -111,6 +111,20 @@ impl Wal {
         segment_bytes: u64,
     ) -> Result<Self, Error> {
         Self::open_with(disk, folder, Sizes { segment_bytes, ..Sizes::default() })
+    }
+
+    /// Whether a folder holds a log.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub fn is_there(disk: &dyn Disk, folder: &Path) -> Result<bool, Error> {
+        match disk.list(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            names => {
+                let names = names.on("list", folder)?;
+                Ok(names.iter().any(|name| segment::number(name).is_some()))
+            }
+        }
     }
 
     fn open_with(disk: Arc<dyn Disk>, folder: &Path, sizes: Sizes) -> Result<Self, Error> {

@@ -226,7 +226,8 @@ impl Scan<'_> {
             return Err(Error::corrupt(&path, position.offset, why));
         }
         if mark == Mark::Damaged && is_torn(&last.bytes, end) {
-            let why = "its end is not whole, nor is the tail mark that would tell torn from damaged";
+            let why =
+                "its end is not whole, nor is the tail mark that would tell torn from damaged";
             return Err(Error::corrupt(&path, position.offset, why));
         }
         if index.range() != found.head.held {

@@ -123,9 +123,7 @@ impl Writer {
                 let file = shared.state().segments[&position.segment].clone();
                 (position, file)
             }
-            None => {
-                begin_segment(disk.as_ref(), &folder, &head, None, (segment_bytes, 0), None)?
-            }
+            None => begin_segment(disk.as_ref(), &folder, &head, None, (segment_bytes, 0), None)?,
         };
         shared.state().segments.insert(position.segment, file.clone());
         let mark = TailMark::open(&disk, &folder, position.durable)?;

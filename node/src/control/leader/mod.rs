@@ -3,6 +3,7 @@
 //! Each step looks at the state and the view, and proposes at most what one pure function
 //! says; a step that fails is simply taken again.
 
+mod disk;
 mod grace;
 mod members;
 mod planner;
@@ -29,6 +30,7 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
     let mut seen = control.seen.changes();
     let mut grace = Grace::default();
     let mut placed = rollout::Placed::default();
+    let mut judge = disk::Judge::default();
     let mut leading = None;
     loop {
         let now = health.borrow_and_update().clone();
@@ -41,6 +43,7 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
                 placed = rollout::Placed::default();
                 tracing::info!(term = now.term, "this node leads");
             }
+            disk::step(&control, &mut judge).await;
             grace.observe(&control.decided.state(), &control.seen.now());
             planner::step(&control, &grace).await;
             rollout::step(&control, &mut placed).await;
