@@ -79,5 +79,7 @@ fn describe(command: &Command) -> (&'static str, String) {
         Command::AddAuthority { authority } => ("add-authority", authority.id().to_string()),
         Command::SignWith { id } => ("sign-with", id.to_string()),
         Command::DropAuthority { id } => ("drop-authority", id.to_string()),
+        Command::RaiseFeatureLevel { level } => ("raise-feature-level", level.to_string()),
+        Command::RestoreApp { app } => ("restore", app.name.to_string()),
     }
 }

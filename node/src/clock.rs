@@ -39,10 +39,3 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
 pub(crate) fn random() -> u64 {
     rand::random()
 }
-
-/// Random bytes for keys.
-pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    rand::Rng::fill(&mut rand::rng(), &mut bytes[..]);
-    bytes
-}

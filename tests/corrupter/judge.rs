@@ -16,10 +16,10 @@ use super::sample::{self, ENGINE, Expected, LAST, PURGED};
 pub(crate) enum Verdict {
     /// All is there.
     Harmless,
-    /// The end of the log was cut; the leader sends it again.
-    Cut,
     /// A part was set aside; it comes again from log, snapshot, peers or the compiler.
     Rebuilt,
+    /// The end of the log was cut; the leader sends it again, and what was built on it goes too.
+    Cut,
     /// The node does not start, and says why and what to do.
     Refused,
 }

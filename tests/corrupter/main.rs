@@ -102,15 +102,15 @@ fn run(sample: &Sample, damage: &Damage, work: &Path) -> Result<Verdict, String>
 }
 
 fn print_table(table: &BTreeMap<(Part, &str), BTreeMap<Verdict, u64>>, cases: u64, took: Duration) {
-    let verdicts = [Verdict::Harmless, Verdict::Cut, Verdict::Rebuilt, Verdict::Refused];
+    let verdicts = [Verdict::Harmless, Verdict::Rebuilt, Verdict::Cut, Verdict::Refused];
     println!("{cases} cases in {:.0} s", took.as_secs_f64());
     println!(
         "{:12} {:10} {:>9} {:>9} {:>9} {:>9}",
-        "part", "damage", "harmless", "cut", "rebuilt", "refused"
+        "part", "damage", "harmless", "rebuilt", "cut", "refused"
     );
     for ((part, kind), row) in table {
         let counts = verdicts.map(|verdict| row.get(&verdict).copied().unwrap_or(0));
-        let [harmless, cut, rebuilt, refused] = counts;
-        println!("{:12} {kind:10} {harmless:>9} {cut:>9} {rebuilt:>9} {refused:>9}", part.name());
+        let [harmless, rebuilt, cut, refused] = counts;
+        println!("{:12} {kind:10} {harmless:>9} {rebuilt:>9} {cut:>9} {refused:>9}", part.name());
     }
 }

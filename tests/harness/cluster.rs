@@ -1,6 +1,7 @@
 //! Several nodes that are a cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nigh_proto::v1::StatusResponse;
@@ -29,17 +30,25 @@ const QUIET: Duration = Duration::from_millis(1_500);
 pub(crate) struct Layout {
     regions: Vec<&'static str>,
     matrix: Option<&'static str>,
+    /// Which build each node runs; the others run the one that is tested.
+    programs: BTreeMap<usize, PathBuf>,
 }
 
 impl Layout {
     /// A node in each of these regions, in this order.
     pub(crate) fn of(regions: &[&'static str]) -> Self {
-        Self { regions: regions.to_vec(), matrix: None }
+        Self { regions: regions.to_vec(), ..Self::default() }
     }
 
     /// Five nodes in three regions.
     pub(crate) fn five() -> Self {
         Self::of(&["eu-west-1", "us-east-1", "ap-northeast-1", "eu-west-1", "us-east-1"])
+    }
+
+    /// Lets a node run another build.
+    pub(crate) fn with_program(mut self, index: usize, program: PathBuf) -> Self {
+        self.programs.insert(index, program);
+        self
     }
 
     /// Emulates these round trips between regions.
@@ -83,6 +92,7 @@ impl Cluster {
         let mut cluster = Self { nodes, expected, ending: Vec::new(), ports, folder };
         let first = cluster.nodes[0].peer();
         for (index, node) in cluster.nodes.iter_mut().enumerate() {
+            node.set_program(layout.programs.get(&index).cloned());
             node.start(&if index == 0 { Start::Bootstrap } else { Start::Join(first) });
         }
         cluster.formed().await;
@@ -293,6 +303,12 @@ impl Cluster {
     /// Starts a node that has ended, with the same folder and addresses.
     pub(crate) fn restart(&mut self, index: usize) {
         self.nodes[index].start(&Start::Resume);
+    }
+
+    /// The same with another build; none: the one that is tested.
+    pub(crate) fn restart_as(&mut self, index: usize, program: Option<PathBuf>) {
+        self.nodes[index].set_program(program);
+        self.restart(index);
     }
 
     /// Lines with this text may be in the logs, of any level; `why` is for the reader.

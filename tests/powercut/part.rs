@@ -124,11 +124,11 @@ fn envelope(index: u64) -> Envelope {
     };
     let cluster = ClusterId::new("0123456789abcdef0123456789abcdef").unwrap();
     let command = match index {
-        1 => Command::Bootstrap { cluster, node },
-        _ => Command::RegisterNode { node, replaces: None },
+        1 => Command::Bootstrap { cluster, node, authority: None, tokens: Vec::new() },
+        _ => Command::RegisterNode { node, replaces: None, token: None },
     };
     let request_id = Some(RequestId::new(format!("r{index}")).unwrap());
-    Envelope { request_id, at_ms: 1, command }
+    Envelope { request_id, at_ms: 1, by: None, command }
 }
 
 fn entry(index: u64) -> Entry {

@@ -1,5 +1,9 @@
 //! `nigh operator`: looking after the cluster itself.
 
+mod backup;
+
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use nigh_proto::v1::{GetRaftRequest, Raft, RaftMember, TransferLeaderRequest};
 use serde::Serialize;
@@ -15,7 +19,8 @@ use crate::table::Rows;
 #[command(after_help = "\
 Examples:
   nigh operator raft
-  nigh operator transfer-leader us-east-1-a")]
+  nigh operator transfer-leader us-east-1-a
+  nigh operator backup monday.nighbak")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -26,6 +31,22 @@ enum Verb {
     /// Show the Raft group as its leader sees it
     #[command(after_help = "Example:\n  nigh operator raft -o json")]
     Raft {
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Write all that is deployed to a file: apps, revisions, components
+    #[command(after_help = "Example:\n  nigh operator backup monday.nighbak")]
+    Backup {
+        /// The file, which must not exist yet
+        file: PathBuf,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Take in all that a backup holds, into a cluster without these apps
+    #[command(after_help = "Example:\n  nigh operator restore monday.nighbak")]
+    Restore {
+        /// The file that `nigh operator backup` wrote
+        file: PathBuf,
         #[command(flatten)]
         cluster: Cluster,
     },
@@ -42,6 +63,14 @@ enum Verb {
 pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
     match args.verb {
         Verb::Raft { cluster } => raft(&Api::connect(&cluster.address(api)).await?, format).await,
+        Verb::Backup { file, cluster } => {
+            let api = Api::connect(&cluster.address(api)).await?;
+            Box::pin(backup::backup(&api, &file, format)).await
+        }
+        Verb::Restore { file, cluster } => {
+            let api = Api::connect(&cluster.address(api)).await?;
+            Box::pin(backup::restore(&api, &file, format)).await
+        }
         Verb::TransferLeader { node, cluster } => {
             transfer_leader(&Api::connect(&cluster.address(api)).await?, node, format).await
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nigh_model::command::{Command, NodeSpec, Reply};
+use nigh_model::command::{Command, FEATURE_LEVEL, NodeSpec, Reply};
 use nigh_model::{ClusterId, Kind, NodeId, Region, RequestId};
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::{IdentifyRequest, IdentifyResponse, JoinRequest, JoinResponse};
@@ -25,9 +25,6 @@ const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(1);
 const PLAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// First and longest pause between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// The feature level of this build: commands above a cluster's level are not yet proposed.
-pub(crate) const FEATURE_LEVEL: u32 = 1;
 
 /// What a node was told when it was admitted.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nigh_model::audit::Actor;
-use nigh_model::command::{self, Command, Envelope, Outcome};
+use nigh_model::command::{self, Command, Envelope, Outcome, Refusal};
 use nigh_model::{ClusterId, Kind, NodeId, RequestId};
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::{ProposeRequest, ReadIndexRequest};
@@ -174,6 +174,9 @@ impl Control {
         request_id: Option<RequestId>,
         command: Command,
     ) -> Result<(u64, Outcome), Unavailable> {
+        if let Some(refusal) = self.not_yet(&command) {
+            return Ok((self.decided.state().applied, Err(refusal)));
+        }
         let request_id = Some(request_id.unwrap_or_else(clock::request_id));
         let envelope = Envelope { request_id, at_ms: clock::now_ms(), by, command };
         let bytes = command::encode(&envelope);
@@ -184,6 +187,20 @@ impl Control {
             tracing::info!(index, "committed, but not yet applied on this node");
         }
         Ok((index, outcome))
+    }
+
+    /// Why a command may not be in the log yet: some node would not know it, and halt.
+    pub(crate) fn not_yet(&self, command: &Command) -> Option<Refusal> {
+        let state = self.decided.state();
+        let level = match command {
+            // It is itself the step from one to the next.
+            Command::RaiseFeatureLevel { .. } => state.supported_level(),
+            _ => state.level(),
+        };
+        let needed = command.level();
+        // Nothing is known before the first entry, and the first one has no level above it.
+        let begun = state.cluster.is_some();
+        (begun && needed > level).then_some(Refusal::FeatureLevel { level, needed })
     }
 
     /// Waits until everything that was committed before this call is applied here.

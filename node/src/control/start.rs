@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nigh_model::command::{Command, Envelope, NodeSpec};
+use nigh_model::command::{Command, Envelope, NodeSpec, Refusal};
 use nigh_model::{ClusterId, NodeId};
 use nigh_storage::raft::{LogStore, Proposal, Published, RaftNode, StateMachine, TypeConfig};
 use openraft::Instant as _;
@@ -324,6 +324,10 @@ async fn keep_registered(
             let command = Command::UpdateNode { id: control.own, node: spec.clone() };
             match control.propose(None, command).await {
                 Ok((_, Ok(_))) => tracing::info!("registered anew with changed addresses or build"),
+                Ok((_, Err(refusal @ Refusal::NodeTooOld { .. }))) => {
+                    let _ = failed.send(refusal.to_string()).await;
+                    return;
+                }
                 Ok((_, Err(refusal))) => {
                     tracing::error!(%refusal, "the cluster refuses what this node says of itself");
                     return;

@@ -34,19 +34,36 @@ pub(super) struct Scalars {
     pub plan_basis: u64,
     #[serde(default)]
     pub trust: Arc<Trust>,
+    #[serde(default)]
+    pub feature_level: u32,
+    #[serde(default)]
+    pub revision_offset: u64,
 }
 
 impl Scalars {
     pub(super) fn of(state: &State) -> Self {
-        let State { applied, cluster, plan_basis, trust, .. } = state;
-        let (cluster, trust) = (cluster.clone(), trust.clone());
-        Self { applied: *applied, cluster, plan_basis: *plan_basis, trust }
+        Self {
+            applied: state.applied,
+            cluster: state.cluster.clone(),
+            plan_basis: state.plan_basis,
+            trust: state.trust.clone(),
+            feature_level: state.feature_level,
+            revision_offset: state.revision_offset,
+        }
     }
 
     /// A state with these fields and no rows yet.
     pub(super) fn into_state(self) -> State {
-        let Self { applied, cluster, plan_basis, trust } = self;
-        State { applied, cluster, plan_basis, trust, ..State::default() }
+        let Self { applied, cluster, plan_basis, trust, feature_level, revision_offset } = self;
+        State {
+            applied,
+            cluster,
+            plan_basis,
+            trust,
+            feature_level,
+            revision_offset,
+            ..State::default()
+        }
     }
 }
 
@@ -98,6 +115,8 @@ pub(super) fn changes(old: &State, new: &State) -> Vec<Change> {
         cluster: _,
         plan_basis: _,
         trust: _,
+        feature_level: _,
+        revision_offset: _,
         nodes,
         apps,
         assignments,

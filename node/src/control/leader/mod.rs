@@ -5,6 +5,7 @@
 
 mod disk;
 mod grace;
+mod level;
 mod members;
 mod planner;
 mod rollout;
@@ -45,6 +46,7 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
             }
             disk::step(&control, &mut judge).await;
             grace.observe(&control.decided.state(), &control.seen.now());
+            level::step(&control).await;
             planner::step(&control, &grace).await;
             rollout::step(&control, &mut placed).await;
             members::step(&control, &grace).await;
