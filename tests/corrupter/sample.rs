@@ -211,7 +211,7 @@ impl Sample {
                 let with: Vec<_> = with.collect();
                 with[dice.below(with.len() as u64) as usize].clone()
             }
-            Part::TailMark => (PathBuf::from("raft/log/tail"), 0..16),
+            Part::TailMark => (PathBuf::from("raft/log/tail"), 0..32),
             Part::Snapshot => one(self.below("raft/snapshots", ".snapshot"), dice),
             Part::State => one(self.below("state", ""), dice),
             Part::Artifact => one(self.below("artifacts/components", ".wasm"), dice),

@@ -20,6 +20,7 @@
 
 mod device;
 mod forgetful;
+mod full;
 mod part;
 mod round;
 mod writer;
@@ -127,6 +128,15 @@ fn a_missing_sync_is_caught() {
         println!("{table}");
         assert!(table.lost() > 0, "nothing was lost without syncs: the check proves nothing");
     }
+}
+
+#[test]
+fn a_full_file_system_is_refused_and_nothing_acknowledged_is_lost() {
+    if !is_inside() {
+        return in_namespaces("a_full_file_system_is_refused_and_nothing_acknowledged_is_lost");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(full::check());
 }
 
 fn seed() -> u64 {

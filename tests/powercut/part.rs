@@ -101,9 +101,13 @@ fn open(folder: &Path, disk: Arc<dyn Disk>) -> Stores {
     Stores::open(folder, options(disk)).unwrap()
 }
 
+/// On this machine's disk.
+pub(crate) fn open_real(folder: &Path) -> Result<Stores, Error> {
+    Stores::open(folder, options(Arc::new(RealDisk)))
+}
+
 fn reopen(folder: &Path) -> Result<Stores, String> {
-    let opened = Stores::open(folder, options(Arc::new(RealDisk)));
-    opened.map_err(|error| format!("it does not open: {error}"))
+    open_real(folder).map_err(|error| format!("it does not open: {error}"))
 }
 
 fn log_id(index: u64) -> LogId {
@@ -131,7 +135,7 @@ fn envelope(index: u64) -> Envelope {
     Envelope { request_id, at_ms: 1, by: None, command }
 }
 
-fn entry(index: u64) -> Entry {
+pub(crate) fn entry(index: u64) -> Entry {
     Entry::new_normal(log_id(index), Proposal::new(&envelope(index)))
 }
 
@@ -151,14 +155,14 @@ fn highest(acknowledged: &[String], word: &str) -> u64 {
     numbers.max().unwrap_or(0)
 }
 
-async fn append(log: &mut LogStore, entries: impl IntoIterator<Item = Entry>) {
+pub(crate) async fn append(log: &mut LogStore, entries: impl IntoIterator<Item = Entry>) {
     let (done, is_held) = TypeConfig::oneshot();
     let entries: Vec<_> = entries.into_iter().collect();
     log.append(entries, IOFlushed::signal(done)).await.unwrap();
     is_held.await.unwrap().unwrap();
 }
 
-async fn apply(stores: &mut Stores, entries: impl IntoIterator<Item = Entry>) {
+pub(crate) async fn apply(stores: &mut Stores, entries: impl IntoIterator<Item = Entry>) {
     let entries: Vec<_> = entries.into_iter().map(|entry| Ok((entry, None))).collect();
     stores.machine.apply(futures::stream::iter(entries)).await.unwrap();
 }

@@ -239,6 +239,7 @@ mod tests {
             lag: vec![RevisionId(largest.into()); LAG_MAX],
             warm: Filter::of(all.iter()),
             ready: Filter::of(all.iter()),
+            disk: DiskReport { state: DiskState::Failed, sync_ms: 1 << 31 },
             version: "v".repeat(40),
         };
         let region = Region::new("r".repeat(32)).unwrap();

@@ -136,7 +136,7 @@ fn missing_and_swapped_segments_are_detected() {
 #[test]
 fn a_damaged_tail_mark_costs_nothing() {
     let (disk, before) = sample();
-    for at in 0..16 {
+    for at in 0..32 {
         let flip = |disk: &FaultyDisk| disk.damage(&tail_mark(), |bytes| bytes[at] ^= 4);
         assert!(!refused_or_whole(&disk, &before, "tail mark", flip));
     }
