@@ -1,6 +1,7 @@
 //! How a command changes the state. Pure: the same log gives the same state on every node.
 
 mod access;
+mod restore;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -73,6 +74,12 @@ fn carry_out(
     if state.cluster.is_none() && !begins {
         return Err(Refusal::NotBootstrapped);
     }
+    // Raising the level is the one command that comes before it; it is checked itself.
+    let raises = matches!(envelope.command, Command::RaiseFeatureLevel { .. });
+    let (level, needed) = (state.level(), envelope.command.level());
+    if needed > level && !raises {
+        return Err(Refusal::FeatureLevel { level, needed });
+    }
     match &envelope.command {
         Command::Bootstrap { cluster, node, authority, tokens } => {
             if state.cluster.is_some() {
@@ -80,6 +87,9 @@ fn carry_out(
             }
             let mut begun = state.clone();
             begun.cluster = Some(cluster.clone());
+            if node.feature_level > 1 {
+                begun.feature_level = node.feature_level;
+            }
             if let Some(authority) = authority {
                 access::add_authority(&mut begun, authority)?;
                 access::sign_with(&mut begun, authority.id())?;
@@ -91,6 +101,7 @@ fn carry_out(
             register(state, index, NodeId(1), node, events)
         }
         Command::RegisterNode { node, replaces, token } => {
+            check_level(node, level)?;
             let holder = state.node_named(node.name.as_str()).map(|holder| holder.id);
             if let Some(token) = token {
                 access::check_join(state, envelope.at_ms, token, node, holder.is_some())?;
@@ -107,6 +118,7 @@ fn carry_out(
             register(state, index, NodeId(index), node, events)
         }
         Command::UpdateNode { id, node } => {
+            check_level(node, level)?;
             let known = state.nodes.get(id).ok_or(Refusal::NoSuchNode { id: *id })?;
             if known.name != node.name {
                 return Err(Refusal::NodeNameChanged { id: *id });
@@ -138,6 +150,17 @@ fn carry_out(
             Ok(Reply::Done)
         }
         Command::Place { basis, set, remove } => place(state, index, *basis, set, remove, events),
+        Command::RaiseFeatureLevel { level: raised } => {
+            let too_old = state.nodes.values().find(|node| node.feature_level < *raised);
+            if let Some(node) = too_old {
+                let (name, supports) = (node.name.clone(), node.feature_level);
+                return Err(Refusal::NodeTooOld { name, supports, needed: *raised });
+            }
+            state.feature_level = level.max(*raised);
+            events.push(Event::Nodes);
+            Ok(Reply::Done)
+        }
+        Command::RestoreApp { app } => restore::restore(state, index, app, events),
         Command::CreateToken { .. }
         | Command::RevokeToken { .. }
         | Command::AddAuthority { .. }
@@ -155,6 +178,15 @@ fn carry_out(
             keys_changed(Ok(true), events)
         }
     }
+}
+
+/// A node that does not know what the cluster proposes would halt.
+fn check_level(node: &NodeSpec, level: u32) -> Result<(), Refusal> {
+    if level > 1 && node.feature_level < level {
+        let (name, supports) = (node.name.clone(), node.feature_level);
+        return Err(Refusal::NodeTooOld { name, supports, needed: level });
+    }
+    Ok(())
 }
 
 fn note(state: &mut State, index: u64, envelope: &Envelope, reply: &Outcome) {
@@ -245,7 +277,7 @@ fn put_revision(
     }
     check_routes(state, name, spec)?;
 
-    let id = RevisionId(index);
+    let id = RevisionId(index + state.revision_offset);
     let mut app = known.map(|app| app.as_ref().clone()).unwrap_or_else(|| App {
         name: name.clone(),
         active: None,

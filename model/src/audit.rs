@@ -83,5 +83,7 @@ fn describe(command: &Command) -> (&'static str, String) {
         Command::SendWithGossipKey { id } => ("send-with-gossip-key", id.to_string()),
         Command::RetireGossipKey { id } => ("retire-gossip-key", id.to_string()),
         Command::RotateGossipKeys => ("rotate-gossip-keys", String::new()),
+        Command::RaiseFeatureLevel { level } => ("raise-feature-level", level.to_string()),
+        Command::RestoreApp { app } => ("restore", app.name.to_string()),
     }
 }

@@ -11,8 +11,12 @@ use crate::ids::{
     AppName, ClusterId, FunctionRef, NodeId, NodeName, Region, RequestId, RevisionId, Zone,
 };
 use crate::spec::AppSpec;
-use crate::state::{Addresses, Assignment, Location};
+use crate::state::{Addresses, App, Assignment, Location};
 use crate::trust::Authority;
+
+/// The newest feature level of this build: it knows every command up to it. A new command gets the
+/// next level, so that it is not proposed before every node of a cluster knows it.
+pub const FEATURE_LEVEL: u32 = if cfg!(feature = "previous-build") { 1 } else { 2 };
 
 /// A command with what makes its application a pure function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -144,6 +148,43 @@ pub enum Command {
     },
     /// Have all gossip keys replaced that are accepted by now; the leader sees to it.
     RotateGossipKeys,
+    /// Let commands of a newer level be proposed, since every registered node knows them.
+    RaiseFeatureLevel {
+        /// The level.
+        level: u32,
+    },
+    /// Take in an app as it was in another cluster, its revisions with their ids.
+    RestoreApp {
+        /// The app.
+        app: App,
+    },
+}
+
+impl Command {
+    /// The feature level that knows it.
+    pub const fn level(&self) -> u32 {
+        match self {
+            Self::Bootstrap { .. }
+            | Self::RegisterNode { .. }
+            | Self::UpdateNode { .. }
+            | Self::RemoveNode { .. }
+            | Self::PutRevision { .. }
+            | Self::RollOut { .. }
+            | Self::Activate { .. }
+            | Self::DeleteApp { .. }
+            | Self::Place { .. }
+            | Self::CreateToken { .. }
+            | Self::RevokeToken { .. }
+            | Self::AddAuthority { .. }
+            | Self::SignWith { .. }
+            | Self::DropAuthority { .. }
+            | Self::AddGossipKey { .. }
+            | Self::SendWithGossipKey { .. }
+            | Self::RetireGossipKey { .. }
+            | Self::RotateGossipKeys => 1,
+            Self::RaiseFeatureLevel { .. } | Self::RestoreApp { .. } => 2,
+        }
+    }
 }
 
 /// What a node says of itself.
@@ -266,6 +307,37 @@ pub enum Refusal {
         /// Why it may not.
         why: String,
     },
+    /// The command is newer than some node of the cluster.
+    #[error(
+        "the cluster is at feature level {level} and this needs {needed}: upgrade every node first"
+    )]
+    FeatureLevel {
+        /// The cluster's level.
+        level: u32,
+        /// What the command needs.
+        needed: u32,
+    },
+    /// The node would not know what others propose.
+    #[error(
+        "node `{name}` supports feature level {supports} and the cluster is at {needed}: start it \
+         with a newer build"
+    )]
+    NodeTooOld {
+        /// The node.
+        name: NodeName,
+        /// Its level.
+        supports: u32,
+        /// The level that it should have.
+        needed: u32,
+    },
+    /// The app cannot be taken in.
+    #[error("app `{app}` cannot be restored: {why}")]
+    NotRestorable {
+        /// The app.
+        app: AppName,
+        /// Why not.
+        why: String,
+    },
     /// No token can be made so.
     #[error("the token cannot be made: {why}")]
     BadToken {
@@ -328,6 +400,9 @@ impl Refusal {
             | Self::NotRollingOut { .. }
             | Self::RouteTaken { .. }
             | Self::AuthoritiesFull
+            | Self::FeatureLevel { .. }
+            | Self::NodeTooOld { .. }
+            | Self::NotRestorable { .. }
             | Self::AuthorityInUse { .. }
             | Self::StalePlan { .. }
             | Self::GossipKeyInUse { .. }
@@ -359,6 +434,9 @@ impl Refusal {
             Self::RouteTaken { .. } => "ROUTE_TAKEN",
             Self::StalePlan { .. } => "STALE_PLAN",
             Self::BadPlan { .. } => "BAD_PLAN",
+            Self::FeatureLevel { .. } => "FEATURE_LEVEL",
+            Self::NodeTooOld { .. } => "NODE_TOO_OLD",
+            Self::NotRestorable { .. } => "NOT_RESTORABLE",
             Self::BadToken { .. } => "BAD_TOKEN",
             Self::NoSuchToken { .. } => "NO_SUCH_TOKEN",
             Self::TokenRefused { .. } => "TOKEN_REFUSED",
@@ -389,7 +467,12 @@ pub fn encode(envelope: &Envelope) -> Vec<u8> {
 /// # Errors
 /// The bytes hold no command that this build knows: halt.
 pub fn decode(bytes: &[u8]) -> Result<Envelope, UnknownCommand> {
-    rmp_serde::from_slice(bytes).map_err(|error| UnknownCommand(error.to_string()))
+    let envelope: Envelope =
+        rmp_serde::from_slice(bytes).map_err(|error| UnknownCommand(error.to_string()))?;
+    match envelope.command.level() {
+        level if level > FEATURE_LEVEL => Err(UnknownCommand(format!("feature level {level}"))),
+        _ => Ok(envelope),
+    }
 }
 
 #[cfg(test)]

@@ -53,6 +53,12 @@ pub struct State {
     /// The last changes, by log index.
     #[serde(default)]
     pub audit: Map<u64, Arc<AuditEntry>>,
+    /// Commands up to this level may be proposed; 0 until it is raised, which is level 1.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub feature_level: u32,
+    /// Added to a log index where it becomes a revision's id: the greatest id that was restored.
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    pub revision_offset: u64,
 }
 
 /// A point on the earth, in degrees.
@@ -143,7 +149,27 @@ pub struct Assignment {
     pub nodes: BTreeMap<NodeId, Tier>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero_u64(number: &u64) -> bool {
+    *number == 0
+}
+
 impl State {
+    /// Commands up to this level may be proposed.
+    pub const fn level(&self) -> u32 {
+        if self.feature_level == 0 { 1 } else { self.feature_level }
+    }
+
+    /// The level that every registered node supports.
+    pub fn supported_level(&self) -> u32 {
+        self.nodes.values().map(|node| node.feature_level).min().unwrap_or(1)
+    }
+
     /// The digest of the whole state: equal on all nodes at the same applied index.
     pub fn digest(&self) -> Digest {
         let bytes = serde_json::to_vec(self).expect("a state is maps, strings and numbers");

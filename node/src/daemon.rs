@@ -8,7 +8,8 @@ use nigh_model::NodeId;
 use nigh_runtime::{Engine, EngineConfig};
 use nigh_storage::raft::Published;
 use nigh_storage::stores::Options;
-use nigh_storage::{StateSaver, Stores};
+use nigh_storage::wal::SEGMENT_BYTES;
+use nigh_storage::{Disk, RealDisk, StateSaver, Stores};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -69,7 +70,27 @@ impl Node {
     /// # Errors
     /// An address or the data folder cannot be used, or the cluster does not admit the node.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        Box::pin(start(Arc::new(config), tracing::Span::current())).await
+        Self::start_on(config, Arc::new(RealDisk), SEGMENT_BYTES).await
+    }
+
+    /// The same with the data folder on this disk, and the log in segments of this length: tests
+    /// give a disk that is slow, full or fails.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub(crate) async fn start_on(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        segment_bytes: u64,
+    ) -> Result<Self, Error> {
+        let disk = (disk, segment_bytes);
+        Box::pin(start(Arc::new(config), disk, tracing::Span::current())).await
+    }
+
+    /// The control plane as this node reaches it.
+    #[cfg(test)]
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
     }
 
     /// What it was told at its start.
@@ -118,10 +139,14 @@ impl Node {
     }
 }
 
-async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> {
+async fn start(
+    config: Arc<Config>,
+    disk: (Arc<dyn Disk>, u64),
+    span: tracing::Span,
+) -> Result<Node, Error> {
     raise_file_limit();
     let listeners = Listeners::bind(&config).await?;
-    let (stores, published) = open_stores(&config).await?;
+    let (stores, published) = open_stores(&config, disk).await?;
     let decided = Decided::new(stores.state.clone());
     let link = Link::new(config.region.clone(), config.rtt.clone());
     let keys = Keys::open(&stores.data)?;
@@ -233,7 +258,13 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
             stock: agent.stock.clone(),
         },
         artifacts: ArtifactsService::new(&agent),
-        cluster: ClusterService { control: control.clone(), config: config.clone() },
+        cluster: ClusterService {
+            control: control.clone(),
+            config: config.clone(),
+            fetcher: agent.fetcher.clone(),
+            stock: agent.stock.clone(),
+            copies: agent.copies.clone(),
+        },
         invoker: public_invoke_service(gateway.clone()),
         logs: public_logs_service(own, logs, decided.clone(), seen.clone(), peers.clone()),
         control: control.clone(),
@@ -250,6 +281,7 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
         Box::pin(keep_reporting(
             agent,
             engine.clone(),
+            control.log.clone(),
             publisher,
             own_identity.clone(),
             keys,
@@ -291,6 +323,7 @@ async fn start(config: Arc<Config>, span: tracing::Span) -> Result<Node, Error> 
 
 async fn open_stores(
     config: &Config,
+    (disk, segment_bytes): (Arc<dyn Disk>, u64),
 ) -> Result<(Stores, mpsc::UnboundedReceiver<Published>), Error> {
     // Unbounded, as entries must not wait; what comes in is bounded by what Raft applies.
     let (publish, published) = mpsc::unbounded_channel();
@@ -298,7 +331,9 @@ async fn open_stores(
         let _ = publish.send(news);
     });
     let path = config.data.clone();
-    let opened = tokio::task::spawn_blocking(move || Stores::open(&path, Options::new(publisher)))
+    let options = Options::new(publisher, clock::random_bytes());
+    let options = Options { disk, segment_bytes, ..options };
+    let opened = tokio::task::spawn_blocking(move || Stores::open(&path, options))
         .await
         .map_err(|error| Error::Internal(error.to_string()))?;
     Ok((opened?, published))

@@ -6,11 +6,14 @@
 
 pub mod agent;
 pub mod api;
+mod backup;
 mod clock;
 mod config;
 mod control;
 mod daemon;
 mod decided;
+#[cfg(test)]
+mod disks;
 mod error;
 pub mod gateway;
 mod gossip;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nigh_runtime::Engine;
+use nigh_storage::LogStore;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +12,7 @@ use crate::control::prefix;
 use crate::gossip::{Filter, Keys, Publisher};
 use crate::identity::Own;
 use crate::process::Process;
-use crate::seen::{IdentityReport, Load, Report};
+use crate::seen::{DiskReport, IdentityReport, Load, Report};
 
 /// Load is told this often; what the node has is told at once.
 const LOAD_INTERVAL: Duration = Duration::from_millis(500);
@@ -20,6 +21,7 @@ const LOAD_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) async fn keep_reporting(
     agent: Agent,
     engine: Engine,
+    log: LogStore,
     publisher: Publisher,
     identity: Own,
     keys: Keys,
@@ -55,6 +57,7 @@ pub(crate) async fn keep_reporting(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             identity: Some(identity_report(&identity)),
             keys: keys.ring().in_use(),
+            disk: DiskReport::of(&log.health()),
         });
         tokio::select! {
             () = stop.cancelled() => return,

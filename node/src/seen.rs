@@ -49,6 +49,41 @@ pub(crate) struct IdentityReport {
     pub(crate) newest: u32,
 }
 
+/// How the disk below a node's log does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum DiskState {
+    /// It takes writes.
+    #[default]
+    Fine,
+    /// There is no room to be reserved.
+    Full,
+    /// A write failed: nothing more is written before a restart.
+    Failed,
+}
+
+/// What a node says of the disk below its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DiskReport {
+    /// Whether it takes writes.
+    pub(crate) state: DiskState,
+    /// How long a sync takes, in ms, rounded up to a power of two.
+    pub(crate) sync_ms: u32,
+}
+
+impl DiskReport {
+    /// What is to be said of a log.
+    pub(crate) fn of(health: &nigh_storage::wal::Health) -> Self {
+        let state = match health {
+            health if health.failed.is_some() => DiskState::Failed,
+            health if health.full => DiskState::Full,
+            _ => DiskState::Fine,
+        };
+        let ms = u32::try_from(health.sync.as_millis()).unwrap_or(u32::MAX >> 1).min(u32::MAX >> 1);
+        let sync_ms = if ms == 0 { 0 } else { ms.next_power_of_two() };
+        Self { state, sync_ms }
+    }
+}
+
 /// What a node says of itself by gossip.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Report {
@@ -70,6 +105,8 @@ pub(crate) struct Report {
     pub(crate) identity: Option<IdentityReport>,
     /// The keys of gossip that it works with.
     pub(crate) keys: KeysInUse,
+    /// The disk below its log.
+    pub(crate) disk: DiskReport,
 }
 
 /// The keys of gossip that a node works with.

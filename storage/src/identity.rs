@@ -33,6 +33,41 @@ pub struct Identity {
     pub name: NodeName,
 }
 
+/// An identity as it lies in its file: with a checksum, since a changed digit would be an id too.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    cluster: ClusterId,
+    node: NodeId,
+    name: NodeName,
+    /// None in files of the format before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crc32c: Option<u32>,
+}
+
+impl Written {
+    fn new(identity: &Identity) -> Self {
+        let Identity { cluster, node, name } = identity.clone();
+        let crc32c = Some(identity.checksum());
+        Self { cluster, node, name, crc32c }
+    }
+
+    fn check(self) -> Result<Identity, &'static str> {
+        let Self { cluster, node, name, crc32c } = self;
+        let identity = Identity { cluster, node, name };
+        match crc32c {
+            Some(crc) if crc != identity.checksum() => Err("it does not fit its checksum"),
+            _ => Ok(identity),
+        }
+    }
+}
+
+impl Identity {
+    fn checksum(&self) -> u32 {
+        crc32c::crc32c(format!("{} {} {}", self.cluster, self.node, self.name).as_bytes())
+    }
+}
+
 /// A data folder that this process holds until the value is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -91,8 +126,10 @@ impl DataDir {
     pub fn identity(&self) -> Result<Option<Identity>, Error> {
         let path = self.path.join(NODE_NAME);
         let Some(bytes) = read_file(self.disk.as_ref(), &path)? else { return Ok(None) };
-        let identity = serde_json::from_slice(&bytes);
-        identity.map(Some).map_err(|error| Error::corrupt(&path, 0, error.to_string()))
+        let corrupt = |why: String| Error::corrupt(&path, 0, why);
+        let written: Written =
+            serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
+        Ok(Some(written.check().map_err(|why| corrupt(why.to_owned()))?))
     }
 
     /// Writes durably who the node is. Blocking.
@@ -101,7 +138,7 @@ impl DataDir {
     /// What the disk answers.
     pub fn set_identity(&self, identity: &Identity) -> Result<(), Error> {
         let mut text =
-            serde_json::to_vec_pretty(identity).expect("an identity is strings and numbers");
+            serde_json::to_vec_pretty(&Written::new(identity)).expect("strings and numbers");
         text.push(b'\n');
         write_file(&self.disk, &self.path.join(NODE_NAME), &text)
     }
@@ -124,8 +161,8 @@ fn check_format(folder: &Path, file: &Path, bytes: &[u8]) -> Result<(), Error> {
         Ok(found) if found > FORMAT => {
             Err(Error::NewerFormat { path: folder.to_owned(), found, known: FORMAT })
         }
-        Ok(_) => Ok(()),
-        Err(_) => Err(Error::corrupt(file, 0, "it holds no version number")),
+        Ok(1..) => Ok(()),
+        Ok(0) | Err(_) => Err(Error::corrupt(file, 0, "it holds no version number")),
     }
 }
 
@@ -180,5 +217,25 @@ mod tests {
         let error = data.identity().unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
         assert!(error.to_string().contains("node.json"), "{error}");
+    }
+
+    #[test]
+    fn no_flipped_bit_makes_another_identity_and_the_format_before_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        data.set_identity(&identity()).unwrap();
+        let path = folder.path().join("node.json");
+        let whole = std::fs::read(&path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).unwrap();
+            if let Ok(found) = data.identity() {
+                assert_eq!(found, Some(identity()), "bit {bit}");
+            }
+        }
+        let before = serde_json::to_vec(&identity()).unwrap();
+        std::fs::write(&path, before).unwrap();
+        assert_eq!(data.identity().unwrap(), Some(identity()));
     }
 }

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::identity::DataDir;
 use crate::raft::{LogStore, SnapshotMeta, Snapshots, StateMachine, StatePublisher};
 use crate::state::{Held, RaftMark, Recovered, StateSaver, StateStore};
-use crate::wal::Wal;
+use crate::wal::{SEGMENT_BYTES, Wal};
 
 /// How to open.
 #[derive(Clone)]
@@ -20,12 +20,16 @@ pub struct Options {
     pub disk: Arc<dyn Disk>,
     /// Hears of every change that Raft makes to the state.
     pub publisher: Arc<dyn StatePublisher>,
+    /// Random: the key of compiled artifacts, where there is none yet.
+    pub fresh_key: [u8; 32],
+    /// The length of the log's segments in bytes.
+    pub segment_bytes: u64,
 }
 
 impl Options {
-    /// On this machine's disk.
-    pub fn new(publisher: Arc<dyn StatePublisher>) -> Self {
-        Self { disk: Arc::new(RealDisk), publisher }
+    /// On this machine's disk. `fresh_key` is random.
+    pub fn new(publisher: Arc<dyn StatePublisher>, fresh_key: [u8; 32]) -> Self {
+        Self { disk: Arc::new(RealDisk), publisher, fresh_key, segment_bytes: SEGMENT_BYTES }
     }
 }
 
@@ -55,12 +59,14 @@ impl Stores {
     /// As [`DataDir::open`] and [`Wal::open`], and [`Error::Corrupt`] when neither snapshot nor
     /// state reaches what was purged from the log.
     pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
-        let Options { disk, publisher } = options;
+        let Options { disk, publisher, fresh_key, segment_bytes } = options;
         let data = DataDir::open_on(disk.clone(), path)?;
-        let log = LogStore::new(Wal::open(disk.clone(), &path.join("raft/log"))?);
+        check_log_is_there(&data, &path.join("raft/log"))?;
+        let log = Wal::open_sized(disk.clone(), &path.join("raft/log"), segment_bytes)?;
+        let log = LogStore::new(log);
         let snapshot_folder = path.join("raft/snapshots");
         let (snapshots, snapshot) = Snapshots::open(disk.clone(), &snapshot_folder)?;
-        let artifacts = Arc::new(ArtifactStore::open(&path.join("artifacts"), disk)?);
+        let artifacts = Arc::new(ArtifactStore::open(&path.join("artifacts"), disk, fresh_key)?);
         let (mut store, held) = StateStore::open(&path.join("state"))?;
 
         let Held { state, mark, mut recovered } = held;
@@ -93,6 +99,15 @@ impl Stores {
         );
         Ok(Self { log, machine, state: shown, saver, artifacts, recovered, data })
     }
+}
+
+/// A node that belongs to a cluster has a log, made before it did: with an empty one in its place
+/// it could vote twice.
+fn check_log_is_there(data: &DataDir, folder: &Path) -> Result<(), Error> {
+    if data.identity()?.is_some() && !Wal::is_there(data.disk().as_ref(), folder)? {
+        return Err(Error::corrupt(folder, 0, "the log of this node is gone"));
+    }
+    Ok(())
 }
 
 /// With what the state machine begins.

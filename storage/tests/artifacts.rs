@@ -11,7 +11,7 @@ use nigh_storage::{ArtifactStore, Disk, Error, RealDisk};
 
 fn real() -> (tempfile::TempDir, ArtifactStore) {
     let folder = tempfile::tempdir().unwrap();
-    let store = ArtifactStore::open(folder.path(), Arc::new(RealDisk)).unwrap();
+    let store = ArtifactStore::open(folder.path(), Arc::new(RealDisk), [7; 32]).unwrap();
     (folder, store)
 }
 
@@ -66,7 +66,7 @@ fn leftovers_of_a_crash_are_removed_at_the_next_start() {
     let (folder, store) = real();
     std::mem::forget(store.begin().unwrap());
     assert_eq!(names(&folder.path().join("components")).len(), 1);
-    ArtifactStore::open(folder.path(), Arc::new(RealDisk)).unwrap();
+    ArtifactStore::open(folder.path(), Arc::new(RealDisk), [7; 32]).unwrap();
     assert!(names(&folder.path().join("components")).is_empty());
 }
 
@@ -89,14 +89,36 @@ fn a_compiled_artifact_is_offered_only_as_it_was_written() {
     let path = store.compiled_path("e1", digest).unwrap().unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"machine code");
 
-    let again = ArtifactStore::open(folder.path(), Arc::new(RealDisk)).unwrap();
+    let again = ArtifactStore::open(folder.path(), Arc::new(RealDisk), [7; 32]).unwrap();
     assert_eq!(again.compiled_path("e1", digest).unwrap(), Some(path.clone()));
     assert_eq!(again.list_compiled("e1").unwrap(), [digest]);
 
     fs::write(&path, b"machine c0de").unwrap();
-    let again = ArtifactStore::open(folder.path(), Arc::new(RealDisk)).unwrap();
+    let again = ArtifactStore::open(folder.path(), Arc::new(RealDisk), [7; 32]).unwrap();
     assert_eq!(again.compiled_path("e1", digest).unwrap(), None);
     assert!(!path.exists());
+}
+
+#[test]
+fn what_was_compiled_elsewhere_or_for_another_component_is_not_mapped() {
+    let (folder, store) = real();
+    let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+    store.put_compiled("e1", one, b"code of one").unwrap();
+    store.put_compiled("e1", two, b"code of two").unwrap();
+    let of = |digest: Digest, end: &str| {
+        folder.path().join("compiled/e1").join(format!("{}.{end}", digest.hex()))
+    };
+    // Both files of one under the names of the other: each fits the seal beside it.
+    for end in ["cwasm", "sum"] {
+        fs::copy(of(one, end), of(two, end)).unwrap();
+    }
+    let again = ArtifactStore::open(folder.path(), Arc::new(RealDisk), [9; 32]).unwrap();
+    assert_eq!(again.compiled_path("e1", two).unwrap(), None);
+    assert!(again.compiled_path("e1", one).unwrap().is_some());
+    // Another node's folder: the same files and another key.
+    fs::write(folder.path().join("compiled.key"), [8; 32]).unwrap();
+    let other = ArtifactStore::open(folder.path(), Arc::new(RealDisk), [9; 32]).unwrap();
+    assert_eq!(other.compiled_path("e1", one).unwrap(), None);
 }
 
 #[test]
@@ -116,14 +138,15 @@ fn other_engines_files_are_removed_and_engine_keys_stay_in_their_folder() {
 fn a_component_that_was_committed_survives_every_power_cut() {
     for seed in 0..50 {
         let disk = FaultyDisk::new();
-        let store = ArtifactStore::open(Path::new("/a"), Arc::new(disk.clone())).unwrap();
+        let store = ArtifactStore::open(Path::new("/a"), Arc::new(disk.clone()), [7; 32]).unwrap();
         let held = Digest::of(b"held");
         store.put(held, b"held").unwrap();
         let mut torn = store.begin().unwrap();
         torn.write(&[7; 5000]).unwrap();
         disk.cut_power(seed);
         drop(torn);
-        let store = ArtifactStore::open(Path::new("/a"), Arc::new(disk.power_on())).unwrap();
+        let store =
+            ArtifactStore::open(Path::new("/a"), Arc::new(disk.power_on()), [7; 32]).unwrap();
         assert_eq!(store.read(held).unwrap(), b"held");
         assert_eq!(store.list().unwrap(), [held], "seed {seed}");
     }
@@ -134,7 +157,7 @@ fn a_disk_that_fails_or_is_full_leaves_nothing_under_the_final_name() {
     let digest = Digest::of(&[1; 9000]);
     for op in [Op::Create, Op::Write, Op::Sync, Op::Rename] {
         let disk = FaultyDisk::new();
-        let store = ArtifactStore::open(Path::new("/a"), Arc::new(disk.clone())).unwrap();
+        let store = ArtifactStore::open(Path::new("/a"), Arc::new(disk.clone()), [7; 32]).unwrap();
         disk.fail(op, 1, libc::EIO);
         assert_eq!(store.put(digest, &[1; 9000]).unwrap_err().kind(), Kind::Unavailable, "{op:?}");
         assert!(!store.has(digest).unwrap(), "{op:?}");

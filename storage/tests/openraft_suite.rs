@@ -14,7 +14,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, (DataDir, TempDir)> for Bu
         &self,
     ) -> Result<((DataDir, TempDir), LogStore, StateMachine), StorageError<TypeConfig>> {
         let folder = tempfile::tempdir().expect("a folder for the test");
-        let options = Options::new(std::sync::Arc::new(|_: Published| ()));
+        let options = Options::new(std::sync::Arc::new(|_: Published| ()), [7; 32]);
         let stores = Stores::open(folder.path(), options).expect("an empty folder opens");
         Ok(((stores.data, folder), stores.log, stores.machine))
     }

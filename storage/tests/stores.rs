@@ -50,7 +50,7 @@ fn entry(index: u64) -> Entry {
 }
 
 fn open(path: &Path) -> Result<Stores, Error> {
-    Stores::open(path, Options::new(Arc::new(|_: Published| ())))
+    Stores::open(path, Options::new(Arc::new(|_: Published| ()), [7; 32]))
 }
 
 async fn append(stores: &mut Stores, entries: impl IntoIterator<Item = Entry>) {
@@ -93,7 +93,8 @@ async fn entries_are_published_in_order_with_their_bytes() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
     let publisher = move |published: Published| sink.lock().unwrap().push(published);
-    let mut stores = Stores::open(folder.path(), Options::new(Arc::new(publisher))).unwrap();
+    let mut stores =
+        Stores::open(folder.path(), Options::new(Arc::new(publisher), [7; 32])).unwrap();
     let blank = Entry::new_blank(log_id(0));
     apply(&mut stores, [blank].into_iter().chain((1..=600).map(entry))).await;
     let seen = seen.lock().unwrap();

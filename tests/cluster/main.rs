@@ -9,6 +9,8 @@
 mod harness;
 
 mod answering;
+mod backups;
+mod builds;
 mod calls;
 mod clients;
 mod failures;

@@ -1,6 +1,7 @@
 //! Several nodes that are a cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nigh_proto::v1::StatusResponse;
@@ -30,6 +31,8 @@ pub(crate) struct Layout {
     regions: Vec<&'static str>,
     matrix: Option<&'static str>,
     args: Vec<&'static str>,
+    /// Which build each node runs; the others run the one that is tested.
+    programs: BTreeMap<usize, PathBuf>,
 }
 
 impl Layout {
@@ -46,6 +49,12 @@ impl Layout {
     /// Starts every node with these flags too.
     pub(crate) fn with_args(mut self, args: &[&'static str]) -> Self {
         self.args = args.to_vec();
+        self
+    }
+
+    /// Lets a node run another build.
+    pub(crate) fn with_program(mut self, index: usize, program: PathBuf) -> Self {
+        self.programs.insert(index, program);
         self
     }
 
@@ -96,6 +105,7 @@ impl Cluster {
         let mut cluster = Self { nodes, expected, ending: Vec::new(), ports, folder };
         let first = cluster.nodes[0].peer();
         for (index, node) in cluster.nodes.iter_mut().enumerate() {
+            node.set_program(layout.programs.get(&index).cloned());
             node.start(&if index == 0 { Start::Bootstrap } else { Start::Join(first) });
         }
         cluster.formed().await;
@@ -313,6 +323,12 @@ impl Cluster {
         let peer = self.nodes[by].peer();
         std::fs::remove_dir_all(self.nodes[index].data()).expect("the test's folder is writable");
         self.nodes[index].start(&Start::Join(peer));
+    }
+
+    /// The same with another build; none: the one that is tested.
+    pub(crate) fn restart_as(&mut self, index: usize, program: Option<PathBuf>) {
+        self.nodes[index].set_program(program);
+        self.restart(index);
     }
 
     /// Lines with this text may be in the logs, of any level; `why` is for the reader.

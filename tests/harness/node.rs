@@ -36,6 +36,8 @@ pub(crate) struct Node {
     log: PathBuf,
     join_token: PathBuf,
     args: Vec<String>,
+    /// Which build it runs; none: the one that is tested.
+    program: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -50,6 +52,7 @@ impl Node {
             log: folder.join(format!("{name}.log")),
             join_token: folder.join("join-token"),
             args: Vec::new(),
+            program: None,
             child: None,
         }
     }
@@ -70,6 +73,11 @@ impl Node {
     pub(crate) fn with_data(mut self, data: &Path) -> Self {
         self.data = data.to_owned();
         self
+    }
+
+    /// Runs this build from the next start on; none: the one that is tested.
+    pub(crate) fn set_program(&mut self, program: Option<PathBuf>) {
+        self.program = program;
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -117,7 +125,8 @@ impl Node {
 
     /// The command that starts it.
     pub(crate) fn command(&self, start: &Start) -> Command {
-        let mut command = Command::new(program());
+        let tested = || PathBuf::from(program());
+        let mut command = Command::new(self.program.clone().unwrap_or_else(tested));
         clean(&mut command);
         command.env("NIGH_LOG", LOG_FILTER).env("RUST_BACKTRACE", "1");
         command.arg("node");

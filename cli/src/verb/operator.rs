@@ -1,5 +1,9 @@
 //! `nigh operator`: looking after the cluster itself.
 
+mod backup;
+
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use nigh_proto::v1::{
     GetRaftRequest, Raft, RaftMember, RotateAuthorityRequest, RotateGossipKeysRequest,
@@ -20,7 +24,8 @@ Examples:
   nigh operator raft
   nigh operator transfer-leader us-east-1-a
   nigh operator rotate-authority
-  nigh operator gossip rotate")]
+  nigh operator gossip rotate
+  nigh operator backup monday.nighbak")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -37,6 +42,22 @@ enum Verb {
     /// Replace the authority that signs the nodes' certificates by a new one
     #[command(after_help = "Example:\n  nigh operator rotate-authority")]
     RotateAuthority {
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Write all that is deployed to a file: apps, revisions, components
+    #[command(after_help = "Example:\n  nigh operator backup monday.nighbak")]
+    Backup {
+        /// The file, which must not exist yet
+        file: PathBuf,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Take in all that a backup holds, into a cluster without these apps
+    #[command(after_help = "Example:\n  nigh operator restore monday.nighbak")]
+    Restore {
+        /// The file that `nigh operator backup` wrote
+        file: PathBuf,
         #[command(flatten)]
         cluster: Cluster,
     },
@@ -71,6 +92,14 @@ pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Resu
         Verb::Raft { cluster } => raft(&Api::connect(&cluster.address(api)).await?, format).await,
         Verb::RotateAuthority { cluster } => {
             rotate_authority(&Api::connect(&cluster.address(api)).await?, format).await
+        }
+        Verb::Backup { file, cluster } => {
+            let api = Api::connect(&cluster.address(api)).await?;
+            Box::pin(backup::backup(&api, &file, format)).await
+        }
+        Verb::Restore { file, cluster } => {
+            let api = Api::connect(&cluster.address(api)).await?;
+            Box::pin(backup::restore(&api, &file, format)).await
         }
         Verb::TransferLeader { node, cluster } => {
             transfer_leader(&Api::connect(&cluster.address(api)).await?, node, format).await

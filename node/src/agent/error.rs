@@ -91,6 +91,7 @@ impl Error {
                 nigh_storage::Error::WrongLength { .. } => "UPLOAD_TRUNCATED",
                 nigh_storage::Error::TooLarge { .. } => "COMPONENT_TOO_LARGE",
                 nigh_storage::Error::NoSuchArtifact { .. } => "NO_SUCH_COMPONENT",
+                error if error.kind() == Kind::Exhausted => "DISK_FULL",
                 _ => "STORAGE",
             },
             Self::Runtime(error) => error.reason(),

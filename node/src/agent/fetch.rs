@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use nigh_model::{Digest, NodeId, State};
 use nigh_proto::peer::v1::artifacts_client::ArtifactsClient;
 use nigh_proto::peer::v1::{FetchChunk, FetchRequest, StatRequest};
@@ -112,6 +113,26 @@ impl Fetcher {
     pub(crate) async fn nearest_holder(&self, digest: Digest) -> Result<NodeId, Error> {
         let mut holders = std::pin::pin!(self.holders(digest, self.sources(digest)));
         holders.next().await.ok_or(Error::NowhereHeld { digest })
+    }
+
+    /// A component's bytes, from this node's disk or as another node sends them; they are not kept.
+    /// Whoever reads checks the digest.
+    ///
+    /// # Errors
+    /// Nobody who answers has it.
+    pub(crate) async fn read(
+        &self,
+        digest: Digest,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        if self.inner.stock.holds_for_use(&digest) {
+            return Ok(self.inner.stock.stream(digest));
+        }
+        let from = self.nearest_holder(digest).await?;
+        let chunks = self.chunks(digest, from).await?;
+        let stream = futures::stream::try_unfold(chunks, async |mut chunks: Chunks| {
+            Ok(chunks.next().await?.map(|chunk| (chunk, chunks)))
+        });
+        Ok(stream.boxed())
     }
 
     async fn fetch_from_any(&self, digest: Digest) -> Result<(), Error> {

@@ -6,15 +6,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use nigh_model::Digest;
 use nigh_runtime::{Engine, Loaded};
 use nigh_storage::ArtifactStore;
-use tokio::sync::{RwLock, Semaphore, watch};
+use tokio::sync::{RwLock, Semaphore, mpsc, watch};
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::{Error, blocking};
 use super::flight::Flights;
 use super::incoming::Incoming;
+
+/// Bytes of a component read at once …
+const PIECE_BYTES: usize = 256 << 10;
+/// … and pieces read ahead of who takes them.
+const PIECES_AHEAD: usize = 4;
 
 /// The components and compiled artifacts on this node's disk. A clone is the same stock.
 #[derive(Clone)]
@@ -133,6 +142,27 @@ impl Stock {
             self.forget_if_broken(digest, error).await?;
         }
         read
+    }
+
+    /// A component's bytes in pieces, their digest checked at the end.
+    pub(crate) fn stream(&self, digest: Digest) -> BoxStream<'static, Result<Bytes, Error>> {
+        let (pieces, coming) = mpsc::channel(PIECES_AHEAD);
+        let store = self.inner.store.clone();
+        tokio::task::spawn_blocking(move || {
+            let read = || -> Result<(), nigh_storage::Error> {
+                let mut reader = store.open_reader(digest)?;
+                while let Some(piece) = reader.next(PIECE_BYTES)? {
+                    if pieces.blocking_send(Ok(piece)).is_err() {
+                        return Ok(());
+                    }
+                }
+                Ok(())
+            };
+            if let Err(error) = read() {
+                let _ = pieces.blocking_send(Err(Error::from(error)));
+            }
+        });
+        ReceiverStream::new(coming).boxed()
     }
 
     /// Compiles a component that is here, unless it is compiled; single flight.

@@ -117,7 +117,7 @@ impl Bench {
     /// Starts to listen; the loop starts with [`run`](Self::run).
     pub(crate) async fn new(id: u64, at: &str) -> (Self, impl Future<Output = ()> + Send) {
         let folder = tempfile::tempdir().unwrap();
-        let store = ArtifactStore::open(folder.path(), Arc::new(RealDisk)).unwrap();
+        let store = ArtifactStore::open(folder.path(), Arc::new(RealDisk), [7; 32]).unwrap();
         let engine = EngineConfig { slots: 2, threads: 1, ..EngineConfig::default() };
         let decided = Decided::new(Arc::new(state()));
         let seen = Seen::default();

@@ -1,17 +1,22 @@
 //! The public `Cluster` service: what this node knows of the cluster.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nigh_model::command::Command;
+use nigh_model::command::{Command, Refusal};
 use nigh_model::suggest::nearest;
-use nigh_model::{Kind, NodeId, RequestId};
+use nigh_model::{App, Digest, Kind, NodeId, RequestId};
 use nigh_proto::peer::v1 as peer;
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::status;
 use nigh_proto::v1::{self, cluster_server};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::agent::{Copies, Fetcher, Stock};
+use crate::backup;
 use crate::config::Config;
 use crate::control::{Control, Unavailable, raft_status};
 use crate::peer::Lane;
@@ -21,6 +26,8 @@ use crate::seen::Liveness;
 const LEADER_TIMEOUT: Duration = Duration::from_secs(6);
 /// The keys of gossip are replaced by then; the leader waits for slow nodes twice for 1.5 s.
 const ROTATE_TIMEOUT: Duration = Duration::from_secs(6);
+/// Pieces of a backup made ahead of the wire.
+const PIECES_AHEAD: usize = 4;
 
 /// Serves `Cluster`.
 #[derive(Clone)]
@@ -29,6 +36,12 @@ pub(crate) struct ClusterService {
     pub(crate) control: Control,
     /// This node as it was configured.
     pub(crate) config: std::sync::Arc<Config>,
+    /// Brings components from where they are.
+    pub(crate) fetcher: Fetcher,
+    /// What is on disk here.
+    pub(crate) stock: Stock,
+    /// Sees to it that components are on enough nodes.
+    pub(crate) copies: Copies,
 }
 
 impl ClusterService {
@@ -48,6 +61,20 @@ impl ClusterService {
         let request = peer::RaftStatusRequest { cluster_id: self.control.cluster.to_string() };
         let answer = tokio::time::timeout(LEADER_TIMEOUT, client.raft_status(request)).await;
         Ok(answer.map_err(|_| unavailable("the leader did not answer"))??.into_inner())
+    }
+
+    /// Takes in an app whose components are here.
+    async fn restore_app(&self, app: App) -> Result<(), Status> {
+        let specs = || app.revisions.values().flat_map(|r| r.spec.functions.values());
+        let components: BTreeSet<Digest> = specs().map(|spec| spec.component).collect();
+        for digest in components {
+            let allowed =
+                |region: &_| specs().any(|s| s.component == digest && s.placement.allows(region));
+            let copied = self.copies.ensure_copies(digest, allowed).await;
+            copied.map_err(|error| error.status())?;
+        }
+        let (_, outcome) = self.control.propose(None, Command::RestoreApp { app }).await?;
+        outcome.map(|_| ()).map_err(|refusal| refused(&refusal))
     }
 
     fn name_of(&self, id: NodeId) -> String {
@@ -234,6 +261,45 @@ impl cluster_server::Cluster for ClusterService {
         })??;
         Ok(Response::new(v1::RotateGossipKeysResponse { key_id: key.to_string() }))
     }
+
+    type BackupStream = ReceiverStream<Result<v1::BackupPiece, Status>>;
+
+    async fn backup(
+        &self,
+        _: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        // What was answered before this call is in it; and it is one state, whatever comes next.
+        self.control.read_barrier().await?;
+        let (pieces, coming) = mpsc::channel(PIECES_AHEAD);
+        let state = self.control.decided.state();
+        tokio::spawn(backup::write(state, self.fetcher.clone(), pieces));
+        Ok(Response::new(ReceiverStream::new(coming)))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<v1::BackupPiece>>,
+    ) -> Result<Response<v1::RestoreResponse>, Status> {
+        self.control.read_barrier().await?;
+        let reading = backup::Reading::new(request.into_inner());
+        let state = self.control.decided.state();
+        let check = |apps: &[App]| backup::ready(&state, apps).map_err(|error| refused(&error));
+        let read = reading.read(&self.stock, check).await?;
+        let apps = read.apps.len() as u32;
+        for app in read.apps {
+            self.restore_app(app).await?;
+        }
+        tracing::info!(apps, components = read.components, "a backup was restored");
+        Ok(Response::new(v1::RestoreResponse {
+            apps,
+            components: read.components as u32,
+            apps_digest: read.apps_digest.to_string(),
+        }))
+    }
+}
+
+fn refused(refusal: &Refusal) -> Status {
+    status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string())
 }
 
 fn unavailable(message: &str) -> Status {

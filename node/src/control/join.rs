@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_model::access::{Grant, JoinToken, Secret, Token};
-use nigh_model::command::{Command, NodeSpec, Reply};
+use nigh_model::command::{Command, FEATURE_LEVEL, NodeSpec, Reply};
 use nigh_model::trust::Trust;
 use nigh_model::{ClusterId, Kind, Node, NodeId, RequestId, State};
 use nigh_proto::peer::v1::control_client::ControlClient;
@@ -32,9 +32,6 @@ const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(1);
 const NAME_PASSES_AFTER: Duration = Duration::from_secs(30);
 /// First and longest pause between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// The feature level of this build: commands above a cluster's level are not yet proposed.
-pub(crate) const FEATURE_LEVEL: u32 = 1;
 
 /// What a node was told when it was admitted.
 pub(crate) struct Admitted {

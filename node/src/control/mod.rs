@@ -7,6 +7,7 @@
 mod absences;
 mod acquaint;
 mod authority;
+mod compact;
 mod feed;
 mod follow;
 mod gossip_keys;

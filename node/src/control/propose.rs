@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use nigh_model::audit::Actor;
-use nigh_model::command::{self, Command, Envelope, Outcome};
+use nigh_model::command::{self, Command, Envelope, Outcome, Refusal};
 use nigh_model::{ClusterId, Kind, NodeId, RequestId};
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::{ProposeRequest, ReadIndexRequest};
-use nigh_storage::raft::Proposal;
+use nigh_storage::raft::{LogStore, Proposal};
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -43,6 +43,8 @@ pub(crate) struct Control {
     pub(crate) cluster: ClusterId,
     /// This node's part in consensus.
     pub(crate) raft: Raft,
+    /// Its log.
+    pub(crate) log: LogStore,
     /// Ways to the others.
     pub(crate) peers: Peers,
     /// The last known decision.
@@ -61,6 +63,8 @@ pub(crate) struct Control {
 
 /// The reason that a leader without quorum gives.
 const QUORUM_LOST: &str = "QUORUM_LOST";
+/// The reason that a leader gives whose disk has no room for more.
+const DISK_FULL: &str = "DISK_FULL";
 
 /// What is asked of the leader.
 #[derive(Clone, Copy)]
@@ -76,32 +80,62 @@ enum Attempt<'b> {
 #[error("{message}")]
 pub(crate) struct Unavailable {
     message: String,
+    cause: Cause,
+}
+
+/// Why the control plane did not take a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// What may be over soon.
+    Passing,
     /// The leader itself says that it has had no quorum for long: asking again does not help.
-    quorum_lost: bool,
+    QuorumLost,
+    /// The leader's disk is full; it hands over if another voter has room.
+    DiskFull,
 }
 
 impl From<Unavailable> for Status {
     fn from(error: Unavailable) -> Self {
-        let reason = if error.quorum_lost { QUORUM_LOST } else { "CONTROL_UNAVAILABLE" };
-        nigh_proto::status::of_kind(Kind::Unavailable, reason, error.message)
+        let (kind, reason) = match error.cause {
+            Cause::Passing => (Kind::Unavailable, "CONTROL_UNAVAILABLE"),
+            Cause::QuorumLost => (Kind::Unavailable, QUORUM_LOST),
+            Cause::DiskFull => (Kind::Exhausted, DISK_FULL),
+        };
+        nigh_proto::status::of_kind(kind, reason, error.message)
     }
 }
 
 impl Unavailable {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), quorum_lost: false }
+        Self { message: message.into(), cause: Cause::Passing }
     }
 
     fn quorum_lost() -> Self {
         let message = "the leader has lost its quorum".to_owned();
-        Self { message, quorum_lost: true }
+        Self { message, cause: Cause::QuorumLost }
+    }
+
+    pub(super) fn disk_full(node: NodeId) -> Self {
+        let message = format!("the disk of node {node} has no room for its log: make space there");
+        Self { message, cause: Cause::DiskFull }
+    }
+
+    /// Whether it is for want of room on a disk.
+    #[cfg(test)]
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.cause == Cause::DiskFull
     }
 
     /// What a leader answered.
     fn of_leader(leader: NodeId, status: &Status) -> Self {
         let message = format!("leader {leader}: {}", status.message());
         let reason = nigh_proto::status::reason(status);
-        Self { message, quorum_lost: reason.as_deref() == Some(QUORUM_LOST) }
+        let cause = match reason.as_deref() {
+            Some(QUORUM_LOST) => Cause::QuorumLost,
+            Some(DISK_FULL) => Cause::DiskFull,
+            _ => Cause::Passing,
+        };
+        Self { message, cause }
     }
 }
 
@@ -114,6 +148,9 @@ impl Control {
     /// follows others, and is followed by nobody.
     pub(crate) fn is_fed(&self) -> bool {
         let metrics = self.raft.metrics().borrow_watched().clone();
+        if metrics.running_state.is_err() {
+            return false;
+        }
         let member = metrics.membership_config.membership().get_node(&self.own.0).is_some();
         let leads = metrics.current_leader == Some(self.own.0);
         member && (leads || self.heard.ago() < FED_MAX)
@@ -142,6 +179,9 @@ impl Control {
         request_id: Option<RequestId>,
         command: Command,
     ) -> Result<(u64, Outcome), Unavailable> {
+        if let Some(refusal) = self.not_yet(&command) {
+            return Ok((self.decided.state().applied, Err(refusal)));
+        }
         let request_id = Some(request_id.unwrap_or_else(clock::request_id));
         let envelope = Envelope { request_id, at_ms: clock::now_ms(), by, command };
         let bytes = command::encode(&envelope);
@@ -152,6 +192,20 @@ impl Control {
             tracing::info!(index, "committed, but not yet applied on this node");
         }
         Ok((index, outcome))
+    }
+
+    /// Why a command may not be in the log yet: some node would not know it, and halt.
+    pub(crate) fn not_yet(&self, command: &Command) -> Option<Refusal> {
+        let state = self.decided.state();
+        let level = match command {
+            // It is itself the step from one to the next.
+            Command::RaiseFeatureLevel { .. } => state.supported_level(),
+            _ => state.level(),
+        };
+        let needed = command.level();
+        // Nothing is known before the first entry, and the first one has no level above it.
+        let begun = state.cluster.is_some();
+        (begun && needed > level).then_some(Refusal::FeatureLevel { level, needed })
     }
 
     /// Waits until everything that was committed before this call is applied here.
@@ -183,7 +237,7 @@ impl Control {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) => {
                     last = error;
-                    if last.quorum_lost {
+                    if last.cause == Cause::QuorumLost {
                         break;
                     }
                 }
@@ -201,7 +255,11 @@ impl Control {
             false => format!(" (no quorum for {:.1} s)", lost.as_secs_f64()),
         };
         let message = format!("the control plane takes no changes now{since}: {last}");
-        Err(Unavailable::new(message))
+        let cause = match last.cause {
+            Cause::DiskFull => Cause::DiskFull,
+            Cause::Passing | Cause::QuorumLost => Cause::Passing,
+        };
+        Err(Unavailable { message, cause })
     }
 
     async fn try_once(&self, attempt: Attempt<'_>) -> Result<(u64, Option<Outcome>), Unavailable> {
@@ -241,6 +299,10 @@ impl Control {
     /// This node does not lead or has lost its quorum.
     pub(crate) async fn write_here(&self, bytes: Vec<u8>) -> Result<(u64, Outcome), Unavailable> {
         self.check_quorum()?;
+        // Beyond this the log is kept free for what Raft itself must write.
+        if self.log.health().full {
+            return Err(Unavailable::disk_full(self.own));
+        }
         match self.raft.client_write(Proposal(bytes.into())).await {
             Ok(written) => {
                 let index = written.log_id().index;

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use futures::{Stream, StreamExt as _};
 use nigh_model::{ClusterId, NodeId};
 use nigh_proto::peer::v1::{RaftMessage, SnapshotChunk, raft_server};
-use nigh_storage::raft::TypeConfig;
+use nigh_storage::raft::{LogStore, TypeConfig};
 use openraft::alias::{SnapshotMetaOf, VoteOf};
 use openraft::raft::AppendEntriesRequest;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Raft;
+use super::propose::Unavailable;
 use crate::peer::{Strangers, Turned, caller};
 
 /// Largest snapshot taken from another node.
@@ -55,6 +56,7 @@ pub(crate) struct RaftService {
     cluster: ClusterId,
     heard: LastHeard,
     strangers: Arc<Strangers>,
+    log: LogStore,
 }
 
 type Answers = std::pin::Pin<Box<dyn Stream<Item = Result<RaftMessage, Status>> + Send>>;
@@ -67,8 +69,18 @@ impl RaftService {
         cluster: ClusterId,
         heard: LastHeard,
         strangers: Arc<Strangers>,
+        log: LogStore,
     ) -> Self {
-        Self { raft, own, cluster, heard, strangers }
+        Self { raft, own, cluster, heard, strangers, log }
+    }
+
+    /// Raft takes a write that fails for the end. So what finds no room does not come to it; the
+    /// leader tries again, as with a node that is not there.
+    fn check_room(&self) -> Result<(), Status> {
+        match self.log.health().full {
+            true => Err(Unavailable::disk_full(self.own).into()),
+            false => Ok(()),
+        }
     }
 
     /// `caller`: the node whose certificate the message came with.
@@ -127,12 +139,17 @@ impl raft_server::Raft for RaftService {
         // A message that does not open ends the stream: the sender starts it anew.
         let opened = service.clone();
         let requests = request.into_inner().scan((), move |(), message| {
-            let opened: Result<AppendEntriesRequest<TypeConfig>, Status> =
+            let request: Result<AppendEntriesRequest<TypeConfig>, Status> =
                 message.and_then(|message| opened.open(from, &message));
-            if let Err(status) = &opened {
+            // A heartbeat has no entries and needs no room.
+            let request = request.and_then(|request| match request.entries.is_empty() {
+                true => Ok(request),
+                false => opened.check_room().map(|()| request),
+            });
+            if let Err(status) = &request {
                 tracing::debug!(%status, "append stream ended");
             }
-            std::future::ready(opened.ok())
+            std::future::ready(request.ok())
         });
         let heard = self.heard.clone();
         let requests = requests.inspect(move |_| heard.note());
@@ -166,6 +183,7 @@ impl raft_server::Raft for RaftService {
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<RaftMessage>, Status> {
         let from = caller(&request)?;
+        self.check_room()?;
         let mut chunks = request.into_inner();
         let no_head = || Status::invalid_argument("the first chunk carries no head");
         let first = chunks.message().await?.ok_or_else(no_head)?;

@@ -90,10 +90,13 @@ impl control_server::Control for ControlService {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
         // What is once in the log must be known to every node that applies it.
-        nigh_model::command::decode(&request.envelope).map_err(|error| {
+        let known = nigh_model::command::decode(&request.envelope).map_err(|error| {
             nigh_proto::status::of_kind(Kind::Invalid, "UNKNOWN_COMMAND", error.to_string())
         })?;
-        let (index, outcome) = self.control.write_here(request.envelope.to_vec()).await?;
+        let (index, outcome) = match self.control.not_yet(&known.command) {
+            Some(refusal) => (self.control.decided.state().applied, Err(refusal)),
+            None => self.control.write_here(request.envelope.to_vec()).await?,
+        };
         let outcome = rmp_serde::to_vec_named(&outcome)
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(ProposeResponse { index, outcome: outcome.into() }))

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nigh_model::command::{Command, Envelope, NodeSpec};
+use nigh_model::command::{Command, Envelope, NodeSpec, Refusal};
 use nigh_model::{ClusterId, NodeId};
 use nigh_storage::raft::{LogStore, Proposal, Published, RaftNode, StateMachine, TypeConfig};
 use openraft::Instant as _;
@@ -23,7 +23,9 @@ use super::network::Network;
 use super::propose::Control;
 use super::raft_service::{LastHeard, RaftService};
 use super::service::ControlService;
-use super::{Absences, ELECTION_MS, HEARTBEAT_MS, Raft, follow, gossip_keys, join, leader};
+use super::{
+    Absences, ELECTION_MS, HEARTBEAT_MS, Raft, compact, follow, gossip_keys, join, leader,
+};
 use crate::clock;
 use crate::config::Config;
 use crate::decided::Decided;
@@ -43,10 +45,6 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 const STAND_INTERVAL: Duration = Duration::from_millis(500);
 /// Between the times at which two voters do so.
 const STAGGER: Duration = Duration::from_millis(100);
-/// Log entries between two snapshots.
-const SNAPSHOT_EVERY: u64 = 5_000;
-/// Log entries kept after a snapshot, for members that are a little behind.
-const ENTRIES_KEPT: u64 = 2_000;
 /// The first node leads by then, or does not at all.
 const FIRST_LEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -120,13 +118,14 @@ pub(crate) async fn start(
     } = parts;
     let network = Network { peers: peers.clone(), own, cluster: cluster.clone() };
     let raft_config = raft_config(&cluster).map_err(|error| Error::Raft(error.to_string()))?;
-    let raft = Raft::new(own.0, raft_config, network, log, machine)
+    let raft = Raft::new(own.0, raft_config, network, log.clone(), machine)
         .await
         .map_err(|error| Error::Raft(error.to_string()))?;
     let control = Control {
         own,
         cluster: cluster.clone(),
         raft: raft.clone(),
+        log: log.clone(),
         peers,
         decided: decided.clone(),
         seen,
@@ -137,19 +136,20 @@ pub(crate) async fn start(
     };
     let feed = Feed::new(decided.state().applied);
 
-    let loops: [Loop; 6] = [
+    let loops: [Loop; 7] = [
         Box::pin(publish(published, decided, feed.clone())),
         Box::pin(keep_health(control.clone(), stop.clone(), failed.clone())),
         Box::pin(follow_or_fail(control.clone(), hints, stop.clone(), failed.clone())),
         Box::pin(leader::lead_when_leader(control.clone(), stop.clone())),
         Box::pin(gossip_keys::keep_keys(control.clone(), stop.clone())),
+        Box::pin(compact::keep_compact(control.clone(), stop.clone())),
         Box::pin(keep_registered(control.clone(), config.clone(), stop.clone(), failed)),
     ];
     for each in loops {
         tokio::spawn(each.in_current_span());
     }
 
-    let raft_service = RaftService::new(raft, own, cluster, control.heard.clone(), strangers);
+    let raft_service = RaftService::new(raft, own, cluster, control.heard.clone(), strangers, log);
     let control_service = ControlService { control: control.clone(), feed, config, identity };
     Ok(Running { control, raft_service, control_service })
 }
@@ -212,8 +212,9 @@ fn raft_config(cluster: &ClusterId) -> Result<Arc<RaftConfig>, openraft::ConfigE
         election_timeout_min: ELECTION_MS.0,
         election_timeout_max: ELECTION_MS.1,
         enable_pre_vote: Some(true),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        // `compact` says when, and what is kept then.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: compact::ENTRIES_KEPT as u64,
         max_payload_entries: 256,
         install_snapshot_timeout: 60_000,
         ..RaftConfig::default()
@@ -266,6 +267,16 @@ async fn keep_health(control: Control, stop: CancellationToken, failed: mpsc::Se
         if let Err(fatal) = &now.running_state
             && !stop.is_cancelled()
         {
+            // What is deployed is served on, and the others' decisions are followed.
+            if let Some(why) = control.log.failure() {
+                tracing::error!(
+                    why,
+                    "this node's log cannot be written: it takes no part in the control plane until \
+                     it is restarted, and goes on serving"
+                );
+                control.health.note_silence();
+                return;
+            }
             let _ = failed.send(format!("raft has stopped: {fatal}")).await;
             return;
         }
@@ -344,6 +355,10 @@ async fn keep_registered(
             let command = Command::UpdateNode { id: control.own, node: spec.clone() };
             match control.propose(None, command).await {
                 Ok((_, Ok(_))) => tracing::info!("registered anew with changed addresses or build"),
+                Ok((_, Err(refusal @ Refusal::NodeTooOld { .. }))) => {
+                    let _ = failed.send(refusal.to_string()).await;
+                    return;
+                }
                 Ok((_, Err(refusal))) => {
                     tracing::error!(%refusal, "the cluster refuses what this node says of itself");
                     return;

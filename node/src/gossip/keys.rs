@@ -10,7 +10,7 @@ use nigh_model::{GossipKeyId, Region, RevisionId, Zone};
 use nigh_proto::PEER_PROTOCOL;
 
 use super::filter::Filter;
-use crate::seen::{IdentityReport, KeysInUse, Load, Report};
+use crate::seen::{DiskReport, DiskState, IdentityReport, KeysInUse, Load, Report};
 
 /// The node's region; never changes.
 pub(super) const REGION: &str = "region";
@@ -26,6 +26,7 @@ const IDENTITY: &str = "identity";
 const KEYS: &str = "keys";
 /// A key that there is not.
 const NO_KEY: &str = "-";
+const DISK: &str = "disk";
 
 /// Keys whose change others wait for: it is told at once instead of with the next round.
 pub(super) const URGENT: [&str; 5] = [PHASE, SETTLED, WARM, READY, KEYS];
@@ -52,7 +53,7 @@ pub(super) fn fixed(region: &Region, zone: Option<&Zone>) -> Vec<(String, String
 }
 
 /// A report as keys and values. CPU is rounded to 0.001, memory to MiB.
-pub(super) fn encode(report: &Report) -> [(&'static str, String); 8] {
+pub(super) fn encode(report: &Report) -> [(&'static str, String); 9] {
     let phase = if report.draining { DRAINING } else { SERVING };
     let version = report.version.char_indices();
     let version = version.take_while(|(at, c)| at + c.len_utf8() <= VERSION_BYTES_MAX);
@@ -65,6 +66,7 @@ pub(super) fn encode(report: &Report) -> [(&'static str, String); 8] {
         (READY, STANDARD_NO_PAD.encode(report.ready.as_bytes())),
         (IDENTITY, report.identity.as_ref().map(encode_identity).unwrap_or_default()),
         (KEYS, encode_keys(report.keys)),
+        (DISK, encode_disk(report.disk)),
     ]
 }
 
@@ -94,6 +96,7 @@ pub(super) fn decode<'k>(get: impl Fn(&str) -> Option<&'k str>) -> Report {
         version: version.unwrap_or_default().to_owned(),
         identity: get(IDENTITY).and_then(decode_identity),
         keys: get(KEYS).and_then(decode_keys).unwrap_or_default(),
+        disk: get(DISK).and_then(decode_disk).unwrap_or_default(),
     }
 }
 
@@ -121,6 +124,26 @@ fn decode_keys(text: &str) -> Option<KeysInUse> {
     };
     let (newest, sending) = text.split_once(' ')?;
     Some(KeysInUse { newest: id(newest)?, sending: id(sending)? })
+}
+
+fn encode_disk(disk: DiskReport) -> String {
+    let state = match disk.state {
+        DiskState::Fine => "fine",
+        DiskState::Full => "full",
+        DiskState::Failed => "failed",
+    };
+    format!("{state} {}", disk.sync_ms)
+}
+
+fn decode_disk(text: &str) -> Option<DiskReport> {
+    let (state, sync_ms) = text.split_once(' ')?;
+    let state = match state {
+        "fine" => DiskState::Fine,
+        "full" => DiskState::Full,
+        "failed" => DiskState::Failed,
+        _ => return None,
+    };
+    Some(DiskReport { state, sync_ms: sync_ms.parse().ok()? })
 }
 
 fn encode_load(load: &Load) -> String {
@@ -191,13 +214,16 @@ mod tests {
             lag in vec(any::<u64>().prop_map(RevisionId), 0..=LAG_MAX),
             warm in filter(), ready in filter(), version in "[0-9a-z.+-]{0,32}",
             certificate in proptest::option::of((any::<u64>(), any::<u32>(), any::<u32>())),
-            newest: Option<u64>, sending: Option<u64>) -> Report {
+            newest: Option<u64>, sending: Option<u64>,
+            state in 0..3_usize, sync_ms: u32) -> Report {
             let id = |id: Option<u64>| id.map(GossipKeyId);
             let keys = KeysInUse { newest: id(newest), sending: id(sending) };
             let identity = certificate.map(|(expires_ms, issuer, newest)| {
                 IdentityReport { expires_ms, issuer, newest }
             });
-            Report { load, draining, settled, lag, warm, ready, version, identity, keys }
+            let state = [DiskState::Fine, DiskState::Full, DiskState::Failed][state];
+            let disk = DiskReport { state, sync_ms };
+            Report { load, draining, settled, lag, warm, ready, version, identity, keys, disk }
         }
     }
 
@@ -254,6 +280,7 @@ mod tests {
             lag: vec![RevisionId(largest.into()); LAG_MAX],
             warm: Filter::of(all.iter()),
             ready: Filter::of(all.iter()),
+            disk: DiskReport { state: DiskState::Failed, sync_ms: 1 << 31 },
             version: "v".repeat(40),
             identity: Some(IdentityReport {
                 expires_ms: u64::MAX,

@@ -1,7 +1,8 @@
 //! What this node compiled from components: a cache per engine, mapped from disk by the runtime.
 //!
-//! A compiled file is machine code. It is offered only when its bytes still have the checksum
-//! that was written beside it.
+//! A compiled file is machine code. It is offered only when it still fits the seal that was
+//! written beside it: a hash over this node's key, the engine, the component and the bytes. So
+//! one that was made elsewhere, is damaged or took another's name is not mapped.
 
 use std::io;
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ impl ArtifactStore {
         let mut file = self.temporary(&folder)?;
         file.write(bytes)?;
         file.persist(&path)?;
-        write_file(&self.disk, &sum, Digest::of(bytes).to_string().as_bytes())?;
+        write_file(&self.disk, &sum, self.seal(engine, digest, Digest::of(bytes)).as_bytes())?;
         self.checked().insert(path);
         Ok(())
     }
@@ -55,8 +56,11 @@ impl ArtifactStore {
         let sum = folder.join(format!("{}{SUM_EXTENSION}", digest.hex()));
         let Some(expected) = read_file(self.disk.as_ref(), &sum)? else { return Ok(None) };
         let Some(found) = self.checksum(&path)? else { return Ok(None) };
-        if found.to_string().as_bytes() != expected {
-            tracing::warn!(path = %path.display(), "removed a damaged compiled artifact");
+        if self.seal(engine, digest, found).as_bytes() != expected {
+            tracing::warn!(
+                path = %path.display(),
+                "removed a compiled artifact that is damaged or was not made by this node"
+            );
             self.remove_compiled(engine, digest)?;
             return Ok(None);
         }
@@ -114,6 +118,18 @@ impl ArtifactStore {
             return Err(Error::BadEngineKey { key: engine.chars().take(80).collect() });
         }
         Ok(self.compiled.join(engine))
+    }
+
+    /// What stands beside a compiled file of this content. Every part has a fixed length or its
+    /// length before it.
+    fn seal(&self, engine: &str, digest: Digest, content: Digest) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.key);
+        hash.update((engine.len() as u64).to_le_bytes());
+        hash.update(engine.as_bytes());
+        hash.update(digest.as_bytes());
+        hash.update(content.as_bytes());
+        Digest::from_bytes(hash.finalize().into()).to_string()
     }
 
     fn checksum(&self, path: &std::path::Path) -> Result<Option<Digest>, Error> {

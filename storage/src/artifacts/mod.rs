@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! components/<hex>.wasm             the truth, checked against its name when read
-//! compiled/<engine key>/<hex>.cwasm a cache, checked against its .sum once per process
+//! compiled/<engine key>/<hex>.cwasm a cache, checked against its seal (.sum) once per process
+//! compiled.key                      with which this node seals what it compiled
 //! ```
 //!
 //! A file has its final name only when it is whole and synced. Who needs which artifact is not
@@ -19,14 +20,16 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use nigh_model::{Digest, limits::COMPONENT_BYTES_MAX};
+use sha2::{Digest as _, Sha256};
 
-use crate::disk::{Disk, DiskFile, TempFile, read_file, remove_temporary};
+use crate::disk::{Disk, DiskFile, TempFile, read_file, remove_temporary, write_file};
 use crate::error::{Context as _, Error};
 
 pub use writer::Writer;
 
 const COMPONENTS: &str = "components";
 const EXTENSION: &str = ".wasm";
+const KEY_NAME: &str = "compiled.key";
 
 /// The artifacts of a node. All methods block: call them from a thread that may wait.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct ArtifactStore {
     disk: Arc<dyn Disk>,
     components: PathBuf,
     compiled: PathBuf,
+    /// Seals compiled files: one that another node made, or that was put here by hand, has none.
+    key: [u8; 32],
     /// Compiled files whose checksum was found right since the process began.
     checked: Mutex<HashSet<PathBuf>>,
     temporary_names: AtomicU64,
@@ -41,13 +46,17 @@ pub struct ArtifactStore {
 
 impl ArtifactStore {
     /// Opens the store in a folder, made if missing, and removes what a crash left half written.
+    /// `fresh_key` is random; it becomes the key of compiled artifacts when there is none yet.
     ///
     /// # Errors
     /// What the disk answers.
-    pub fn open(folder: &Path, disk: Arc<dyn Disk>) -> Result<Self, Error> {
+    pub fn open(folder: &Path, disk: Arc<dyn Disk>, fresh_key: [u8; 32]) -> Result<Self, Error> {
+        disk.create_dir(folder).on("create", folder)?;
+        let key = key(&disk, &folder.join(KEY_NAME), fresh_key)?;
         let store = Self {
             components: folder.join(COMPONENTS),
             compiled: folder.join(compiled::FOLDER),
+            key,
             disk,
             checked: Mutex::default(),
             temporary_names: AtomicU64::new(0),
@@ -121,7 +130,7 @@ impl ArtifactStore {
         Ok(bytes)
     }
 
-    /// Opens a component to be sent to a peer, who checks the digest.
+    /// Opens a component to be sent to a peer, who checks the digest too.
     ///
     /// # Errors
     /// [`Error::NoSuchArtifact`], or what the disk answers.
@@ -134,7 +143,7 @@ impl ArtifactStore {
             result => result.on("open", &path)?,
         };
         let len = file.len().on("read", &path)?;
-        Ok(Reader { file, path, offset: 0, len })
+        Ok(Reader { file, path, digest, hash: Sha256::new(), offset: 0, len })
     }
 
     /// Removes a component. One that is not here is fine.
@@ -178,11 +187,26 @@ impl ArtifactStore {
     }
 }
 
+/// The key kept in a file. One that is not whole is replaced: what it sealed is compiled again.
+fn key(disk: &Arc<dyn Disk>, path: &Path, fresh: [u8; 32]) -> Result<[u8; 32], Error> {
+    let kept = read_file(disk.as_ref(), path)?;
+    if let Some(key) = kept.as_deref().and_then(|bytes| bytes.try_into().ok()) {
+        return Ok(key);
+    }
+    if kept.is_some() {
+        tracing::warn!(path = %path.display(), "the key of compiled artifacts is damaged; replaced");
+    }
+    write_file(disk, path, &fresh)?;
+    Ok(fresh)
+}
+
 /// A component being sent.
 #[derive(Debug)]
 pub struct Reader {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
+    digest: Digest,
+    hash: Sha256,
     offset: u64,
     len: u64,
 }
@@ -201,13 +225,22 @@ impl Reader {
     /// The next bytes, at most so many; none at the end.
     ///
     /// # Errors
-    /// What the disk answers.
+    /// [`Error::Corrupt`] at the end, when what was read is not the component; or what the disk
+    /// answers.
     pub fn next(&mut self, bytes_max: usize) -> Result<Option<Bytes>, Error> {
         let rest = self.len - self.offset;
         let mut bytes = vec![0; bytes_max.min(usize::try_from(rest).unwrap_or(usize::MAX))];
         let read = self.file.read_at(&mut bytes, self.offset).on("read", &self.path)?;
         bytes.truncate(read);
         self.offset += read as u64;
+        self.hash.update(&bytes);
+        if read == 0 {
+            let found = Digest::from_bytes(self.hash.clone().finalize().into());
+            if found != self.digest {
+                let why = format!("its bytes have digest {found}");
+                return Err(Error::corrupt(&self.path, 0, why));
+            }
+        }
         Ok((read > 0).then(|| bytes.into()))
     }
 }

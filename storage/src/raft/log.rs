@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{Entry, LogId, TypeConfig, Vote};
 use crate::error::Error;
-use crate::wal::Wal;
+use crate::wal::{Health, Wal};
 
 /// Entries that may wait for a sync, in bytes; then appending waits.
 const UNSYNCED_BYTES_MAX: u32 = 64 << 20;
@@ -39,6 +39,26 @@ impl LogStore {
     /// The first I/O error, after which nothing more is written.
     pub fn failure(&self) -> Option<String> {
         self.wal.failure()
+    }
+
+    /// How the disk below it does.
+    pub fn health(&self) -> Health {
+        self.wal.health()
+    }
+
+    /// The first and last index held.
+    pub fn range(&self) -> Option<(u64, u64)> {
+        self.wal.range()
+    }
+
+    /// All entries held, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.wal.bytes()
+    }
+
+    /// The first index from which on the entries held are at most so many and so many bytes.
+    pub fn newest(&self, entries_max: usize, bytes_max: u64) -> u64 {
+        self.wal.newest(entries_max, bytes_max)
     }
 
     /// The id of the entry of this index, if the log holds it or it was purged last.

@@ -1,14 +1,17 @@
 //! Raft's state machine: applies committed entries to the state and publishes what came of it.
 //!
 //! The state is in memory. What is on disk is the snapshot, and the materialised state that a
-//! thread of its own saves behind ([`StateSaver`]); applying waits for neither.
+//! thread of its own saves behind ([`StateSaver`]); applying waits for neither. A snapshot that
+//! turns out to be damaged is made again from the state; one that finds no room waits for it, as
+//! Raft would take an error for the end.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
-use nigh_model::{State, apply, command};
+use nigh_model::{Kind, State, apply, command};
 use openraft::OptionalSend;
 use openraft::entry::{EntryPayload, RaftEntry as _};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
@@ -19,6 +22,8 @@ use super::{
 use crate::error::Error;
 use crate::state::{RaftMark, StateSaver};
 
+/// A snapshot that finds the disk full is tried again this often.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// Entries that are published together at most, so that watchers get pieces of bounded size.
 const PUBLISHED_ENTRIES_MAX: usize = 256;
 
@@ -176,17 +181,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta,
         bytes: SnapshotData,
     ) -> Result<(), io::Error> {
-        let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
-        let installed = blocking(move || {
-            let (found, state) = snapshot::decode(&bytes)?;
+        let (meta, whole) = (meta.clone(), bytes.clone());
+        let checked = blocking(move || {
+            let (found, state) = snapshot::decode(&whole)?;
             if found != meta {
                 let why = format!("it is of {found}, not of {meta}");
                 return Err(Error::BadSnapshot { why });
             }
-            snapshots.save(&meta, &bytes)?;
             Ok((meta, state))
         });
-        let (meta, state) = installed.await?;
+        let (meta, state) = checked.await?;
+        save(&self.snapshots, &meta, &bytes).await?;
         self.state = state;
         self.mark = RaftMark { last_applied: meta.last_log_id, membership: meta.last_membership };
         self.publish(Vec::new());
@@ -197,8 +202,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         &mut self,
     ) -> Result<Option<openraft::alias::SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
         let snapshots = self.snapshots.clone();
-        let found = blocking(move || snapshots.read()).await?;
-        Ok(found.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+        let found = blocking(move || match snapshots.read() {
+            Err(error @ Error::Corrupt { .. }) => {
+                tracing::warn!(%error, "moved a damaged snapshot aside; another is made");
+                snapshots.set_aside()?;
+                Ok(Err(()))
+            }
+            read => Ok(Ok(read?)),
+        });
+        match found.await? {
+            Ok(found) => Ok(found.map(|(meta, snapshot)| Snapshot { meta, snapshot })),
+            Err(()) => Ok(Some(self.get_snapshot_builder().await.build_snapshot().await?)),
+        }
     }
 }
 
@@ -209,19 +224,34 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         &mut self,
     ) -> Result<openraft::alias::SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         let (state, meta) = (self.state.clone(), self.meta.clone());
-        let snapshots = self.snapshots.clone();
-        let built = blocking(move || {
-            let bytes = snapshot::encode(&meta, &state);
-            snapshots.save(&meta, &bytes)?;
-            Ok(Snapshot { meta, snapshot: bytes })
-        });
-        built.await
+        let encoded = blocking(move || Ok((snapshot::encode(&meta, &state), meta)));
+        let (bytes, meta) = encoded.await?;
+        save(&self.snapshots, &meta, &bytes).await?;
+        Ok(Snapshot { meta, snapshot: bytes })
     }
 }
 
 impl std::fmt::Debug for StateMachine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StateMachine").field("applied", &self.mark.last_applied).finish()
+    }
+}
+
+/// Saves a snapshot; where there is no room for it, waits until there is or the node stops.
+async fn save(snapshots: &Arc<Snapshots>, meta: &SnapshotMeta, bytes: &Bytes) -> io::Result<()> {
+    let mut said = false;
+    loop {
+        let (snapshots, meta, bytes) = (snapshots.clone(), meta.clone(), bytes.clone());
+        let saved = tokio::task::spawn_blocking(move || snapshots.save(&meta, &bytes)).await;
+        match saved.map_err(io::Error::other)? {
+            Err(error) if error.kind() == Kind::Exhausted => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "a snapshot waits for room on the disk");
+                }
+            }
+            saved => return Ok(saved?),
+        }
+        tokio::time::sleep(ROOM_WAIT).await;
     }
 }
 

@@ -33,7 +33,7 @@ impl Snapshots {
     /// ones are moved aside with a warning; older ones and leftovers are removed.
     ///
     /// # Errors
-    /// What the disk answers.
+    /// [`Error::NewerFormat`], or what the disk answers.
     pub fn open(
         disk: Arc<dyn Disk>,
         folder: &Path,
@@ -45,6 +45,9 @@ impl Snapshots {
         for name in names.iter().filter(|name| name.ends_with(EXTENSION)) {
             let path = folder.join(name);
             let bytes = read_file(disk.as_ref(), &path)?.unwrap_or_default();
+            if let Some((found, known)) = snapshot::newer(&bytes) {
+                return Err(Error::NewerFormat { path, found, known });
+            }
             match snapshot::decode(&bytes) {
                 Ok((meta, state)) => whole.push((Kept { meta, path }, state)),
                 Err(error) => {
@@ -102,10 +105,25 @@ impl Snapshots {
         let current = self.current();
         let Some(kept) = current.as_ref() else { return Ok(None) };
         let bytes = read_file(self.disk.as_ref(), &kept.path)?.unwrap_or_default();
-        let checked = snapshot::decode(&bytes);
-        let (meta, _) =
-            checked.map_err(|error| Error::corrupt(&kept.path, 0, error.to_string()))?;
+        let meta = snapshot::check(&bytes)
+            .map_err(|error| Error::corrupt(&kept.path, 0, error.to_string()))?;
+        if meta != kept.meta {
+            return Err(Error::corrupt(&kept.path, 0, "it is another snapshot than was kept"));
+        }
         Ok(Some((meta, bytes.into())))
+    }
+
+    /// Moves the kept snapshot aside, since it turned out to be damaged: another must be made.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub fn set_aside(&self) -> Result<(), Error> {
+        let Some(kept) = self.current().take() else { return Ok(()) };
+        let aside = self.folder.join(BROKEN_NAME);
+        match self.disk.rename(&kept.path, &aside) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            result => result.on("rename", &kept.path),
+        }
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Kept>> {

@@ -77,6 +77,11 @@ impl StateStore {
         }
     }
 
+    /// Where it lies.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Saves a state: writes the rows that changed since the last one, all or none.
     ///
     /// # Errors

@@ -36,19 +36,39 @@ pub(super) struct Scalars {
     pub trust: Arc<Trust>,
     #[serde(default)]
     pub gossip: GossipKeys,
+    #[serde(default)]
+    pub feature_level: u32,
+    #[serde(default)]
+    pub revision_offset: u64,
 }
 
 impl Scalars {
     pub(super) fn of(state: &State) -> Self {
-        let State { applied, cluster, plan_basis, trust, gossip, .. } = state;
-        let (cluster, trust, gossip) = (cluster.clone(), trust.clone(), gossip.clone());
-        Self { applied: *applied, cluster, plan_basis: *plan_basis, trust, gossip }
+        Self {
+            applied: state.applied,
+            cluster: state.cluster.clone(),
+            plan_basis: state.plan_basis,
+            trust: state.trust.clone(),
+            gossip: state.gossip.clone(),
+            feature_level: state.feature_level,
+            revision_offset: state.revision_offset,
+        }
     }
 
     /// A state with these fields and no rows yet.
     pub(super) fn into_state(self) -> State {
-        let Self { applied, cluster, plan_basis, trust, gossip } = self;
-        State { applied, cluster, plan_basis, trust, gossip, ..State::default() }
+        let Self { applied, cluster, plan_basis, trust, gossip, feature_level, revision_offset } =
+            self;
+        State {
+            applied,
+            cluster,
+            plan_basis,
+            trust,
+            gossip,
+            feature_level,
+            revision_offset,
+            ..State::default()
+        }
     }
 }
 
@@ -101,6 +121,8 @@ pub(super) fn changes(old: &State, new: &State) -> Vec<Change> {
         plan_basis: _,
         trust: _,
         gossip: _,
+        feature_level: _,
+        revision_offset: _,
         nodes,
         apps,
         assignments,

@@ -9,6 +9,8 @@ use nigh_model::State;
 use super::{RaftMark, StateStore};
 use crate::error::{Context as _, Error};
 
+/// After a failure the store is opened anew this often: a full disk may have room again.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(5);
 /// The least time between two saves; states that come meanwhile replace each other.
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -35,12 +37,19 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Slot {
     newest: Option<(State, Option<RaftMark>)>,
+    /// The last try failed, and that was said.
+    failing: bool,
     closing: bool,
 }
 
 impl Shared {
     fn slot(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is news.
+    fn note_failing(&self, failing: bool) -> bool {
+        std::mem::replace(&mut self.slot().failing, failing) != failing
     }
 }
 
@@ -78,21 +87,47 @@ impl Drop for Thread {
     }
 }
 
-fn run(mut store: StateStore, shared: &Shared) {
+fn run(store: StateStore, shared: &Shared) {
+    let folder = store.folder().to_owned();
+    let mut store = Some(store);
     loop {
         let idle = |slot: &mut Slot| slot.newest.is_none() && !slot.closing;
         let mut slot =
             shared.changed.wait_while(shared.slot(), idle).unwrap_or_else(PoisonError::into_inner);
+        let closing = slot.closing;
         let Some((state, mark)) = slot.newest.take() else { break };
         drop(slot);
-        if let Err(error) = store.save(&state, mark.as_ref()) {
-            tracing::warn!(%error, "the state is not saved any more; a restart replays the log");
-            return;
-        }
-        let pause = shared.changed.wait_timeout_while(shared.slot(), INTERVAL, |s| !s.closing);
-        drop(pause);
+        let opened = match store.take() {
+            Some(store) => Ok(store),
+            None => StateStore::open(&folder).map(|(store, _)| store),
+        };
+        let saved = opened.and_then(|mut opened| {
+            opened.save(&state, mark.as_ref())?;
+            Ok(opened)
+        });
+        let pause = match saved {
+            Ok(saved) => {
+                if shared.note_failing(false) {
+                    tracing::info!("the state is saved again");
+                }
+                store = Some(saved);
+                INTERVAL
+            }
+            Err(error) => {
+                if shared.note_failing(true) {
+                    tracing::warn!(%error, "the state is not saved now; a restart replays the log");
+                }
+                if closing {
+                    return;
+                }
+                // The newest state waits for the next try, unless a newer one came.
+                shared.slot().newest.get_or_insert((state, mark));
+                REOPEN_INTERVAL
+            }
+        };
+        drop(shared.changed.wait_timeout_while(shared.slot(), pause, |slot| !slot.closing));
     }
-    if let Err(error) = store.sync() {
+    if let Some(Err(error)) = store.map(|store| store.sync()) {
         tracing::warn!(%error, "the saved state could not be synced; a restart may replay the log");
     }
 }

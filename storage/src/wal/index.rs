@@ -40,6 +40,8 @@ pub(super) struct Index {
     first: u64,
     slots: VecDeque<Slot>,
     tickets: Ticket,
+    /// All entries held, in bytes.
+    bytes: u64,
     cached_bytes: usize,
     cache_bytes_max: usize,
     /// Slots before this one (counted from `first`) are not cached any more.
@@ -52,6 +54,7 @@ impl Index {
             first: 0,
             slots: VecDeque::new(),
             tickets: 0,
+            bytes: 0,
             cached_bytes: 0,
             cache_bytes_max,
             evicted: 0,
@@ -61,6 +64,21 @@ impl Index {
     /// The first and last index held; none when empty.
     pub(super) fn range(&self) -> Option<(u64, u64)> {
         (!self.slots.is_empty()).then(|| (self.first, self.first + self.slots.len() as u64 - 1))
+    }
+
+    /// All entries held, in bytes.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The first index from which on the entries held are at most so many and so many bytes.
+    pub(super) fn newest(&self, entries_max: usize, bytes_max: u64) -> u64 {
+        let mut bytes = 0;
+        let newest = self.slots.iter().rev().take(entries_max).take_while(|slot| {
+            bytes += slot.len as u64;
+            bytes <= bytes_max
+        });
+        self.first + (self.slots.len() - newest.count()) as u64
     }
 
     /// Whether an entry of this index may come next.
@@ -75,6 +93,7 @@ impl Index {
             self.evicted = 0;
         }
         self.tickets += 1;
+        self.bytes += bytes.len() as u64;
         self.cached_bytes += bytes.len();
         let ticket = self.tickets;
         self.slots.push_back(Slot { ticket, len: bytes.len(), place, cached: Some(bytes) });
@@ -96,6 +115,7 @@ impl Index {
     pub(super) fn truncate_from(&mut self, from: u64) {
         let keep = from.saturating_sub(self.first).min(self.slots.len() as u64) as usize;
         for slot in self.slots.drain(keep..) {
+            self.bytes -= slot.len as u64;
             self.cached_bytes -= slot.cached.map_or(0, |bytes| bytes.len());
         }
         self.evicted = self.evicted.min(self.slots.len());
@@ -105,6 +125,7 @@ impl Index {
     pub(super) fn purge(&mut self, upto: u64) {
         let drop = (upto + 1).saturating_sub(self.first).min(self.slots.len() as u64) as usize;
         for slot in self.slots.drain(..drop) {
+            self.bytes -= slot.len as u64;
             self.cached_bytes -= slot.cached.map_or(0, |bytes| bytes.len());
         }
         self.first += drop as u64;
@@ -167,7 +188,20 @@ mod tests {
         assert_eq!(indexes(&index), [8, 9]);
         index.purge(20);
         assert_eq!(index.range(), None);
-        assert_eq!(index.cached_bytes, 0);
+        assert_eq!((index.cached_bytes, index.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn the_newest_entries_are_bounded_by_number_and_by_bytes() {
+        let mut index = Index::new(CACHE_BYTES_MAX);
+        for i in 5..10 {
+            index.push(i, Bytes::from_static(b"ten bytes!"), None);
+        }
+        assert_eq!(index.bytes(), 50);
+        assert_eq!(index.newest(2, 1_000), 8);
+        assert_eq!(index.newest(100, 35), 7);
+        assert_eq!(index.newest(100, 1_000), 5);
+        assert_eq!(index.newest(100, 9), 10);
     }
 
     #[test]

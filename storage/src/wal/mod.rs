@@ -6,10 +6,14 @@
 //! else is an error (`recover`). After any I/O error the log is poisoned: every waiting and
 //! every later write is answered with an error.
 //!
+//! A full disk is met before it is an error: the next segment is always reserved in advance, and
+//! while none can be had [`Wal::health`] says so ([`health`]). Who appends asks before.
+//!
 //! It knows nothing of Raft: entries and ids are bytes. It does not compress, encrypt or reuse
 //! segments.
 
 mod head;
+mod health;
 mod index;
 mod record;
 mod recover;
@@ -31,8 +35,10 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context as _, Error};
+pub use health::Health;
 use index::{Found, Index, Place};
 use record::RecordKind;
+pub use segment::SEGMENT_BYTES;
 use writer::{Done, Job, Pending, Writer};
 
 /// The largest record, in bytes: an app with all its functions at their limits is below.
@@ -68,6 +74,7 @@ struct Shared {
     state: Mutex<State>,
     /// The first I/O error; once set the log takes no more writes.
     failed: OnceLock<String>,
+    gauge: health::Gauge,
 }
 
 struct State {
@@ -94,6 +101,32 @@ impl Wal {
         Self::open_with(disk, folder, Sizes::default())
     }
 
+    /// The same with segments of another length than [`SEGMENT_BYTES`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_sized(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        segment_bytes: u64,
+    ) -> Result<Self, Error> {
+        Self::open_with(disk, folder, Sizes { segment_bytes, ..Sizes::default() })
+    }
+
+    /// Whether a folder holds a log.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub fn is_there(disk: &dyn Disk, folder: &Path) -> Result<bool, Error> {
+        match disk.list(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            names => {
+                let names = names.on("list", folder)?;
+                Ok(names.iter().any(|name| segment::number(name).is_some()))
+            }
+        }
+    }
+
     fn open_with(disk: Arc<dyn Disk>, folder: &Path, sizes: Sizes) -> Result<Self, Error> {
         disk.create_dir(folder).on("create", folder)?;
         let lock = disk.lock(&folder.join(LOCK_NAME)).map_err(|source| match source.kind() {
@@ -112,6 +145,7 @@ impl Wal {
                 segments: recovered.segments,
             }),
             failed: OnceLock::new(),
+            gauge: health::Gauge::new(),
         });
         let (found, len) = (recovered.found, sizes.segment_bytes);
         let writer = Writer::open(shared.clone(), disk, folder.to_owned(), found, len, lock)?;
@@ -270,6 +304,21 @@ impl Wal {
             Found::At(_) => None,
         });
         cached.collect()
+    }
+
+    /// All entries held, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.shared.state().index.bytes()
+    }
+
+    /// The first index from which on the entries held are at most so many and so many bytes.
+    pub fn newest(&self, entries_max: usize, bytes_max: u64) -> u64 {
+        self.shared.state().index.newest(entries_max, bytes_max)
+    }
+
+    /// How the disk below it does.
+    pub fn health(&self) -> Health {
+        self.shared.gauge.read(self.failure())
     }
 
     /// The first I/O error, after which the log takes no more writes.

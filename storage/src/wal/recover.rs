@@ -5,7 +5,8 @@
 //! and is cut. Or acknowledged records are damaged: opening fails. The last two are told apart by
 //! what records say of each other: a batch is written only after the one before was synced, and
 //! each record names the last synced one. So a readable record beyond the damage whose `durable`
-//! lies beyond the damage too proves a loss, and so does the tail mark.
+//! lies beyond the damage too proves a loss, and so does the tail mark. A tail mark that is itself
+//! damaged leaves an end that is not whole in doubt: then opening fails too.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +18,7 @@ use super::head::Head;
 use super::index::{Index, Place};
 use super::record::{self, RecordKind, decode, split_index};
 use super::segment::{self, BadHeader, Header};
-use super::tail::TailMark;
+use super::tail::{Mark, TailMark};
 use crate::disk::{Disk, DiskFile, read_file};
 use crate::error::{Context as _, Error};
 
@@ -71,11 +72,12 @@ pub(super) fn recover(
         segments: BTreeMap::new(),
         found: Found::default(),
         last: None,
+        mark: TailMark::read(disk, folder)?,
     };
     for (at, number) in numbers.iter().enumerate() {
         scan.segment(*number, at + 1 == numbers.len())?;
     }
-    scan.finish(TailMark::read(disk, folder)?)
+    scan.finish()
 }
 
 struct Scan<'a> {
@@ -85,6 +87,7 @@ struct Scan<'a> {
     segments: BTreeMap<u64, Arc<dyn DiskFile>>,
     found: Found,
     last: Option<LastSegment>,
+    mark: Mark,
 }
 
 /// The bytes of the segment read last.
@@ -143,7 +146,7 @@ impl Scan<'_> {
             Some(position) => (position.segment + 1 == number, position.sequence),
             None => (number == 1, 0),
         };
-        follows && proof_of_loss(bytes, 0, number, sequence).is_none()
+        follows && self.mark != Mark::Damaged && proof_of_loss(bytes, 0, number, sequence).is_none()
     }
 
     /// Checks that a segment continues the one before, or is the first that is needed.
@@ -202,11 +205,12 @@ impl Scan<'_> {
         true
     }
 
-    fn finish(self, mark: u64) -> Result<Recovered, Error> {
-        let Self { disk, folder, index, segments, mut found, last } = self;
+    fn finish(self) -> Result<Recovered, Error> {
+        let Self { disk, folder, index, segments, mut found, last, mark } = self;
+        let synced = mark.synced();
         let Some((position, last)) = found.position.as_mut().zip(last) else {
-            if mark > 0 {
-                let why = format!("{mark} records were acknowledged and no segment is there");
+            if synced > 0 {
+                let why = format!("{synced} records were acknowledged and no segment is there");
                 return Err(Error::corrupt(folder, 0, why));
             }
             return Ok(Recovered { index, segments, found });
@@ -214,11 +218,16 @@ impl Scan<'_> {
         let path = segment::path(folder, position.segment);
         let end = position.offset as usize;
         let loss = proof_of_loss(&last.bytes, end, position.segment, position.sequence);
-        if let Some(acknowledged) = loss.into_iter().chain([mark]).max()
+        if let Some(acknowledged) = loss.into_iter().chain([synced]).max()
             && acknowledged > position.sequence
         {
             let first = position.sequence + 1;
             let why = format!("records {first} to {acknowledged} are not what was written");
+            return Err(Error::corrupt(&path, position.offset, why));
+        }
+        if mark == Mark::Damaged && is_torn(&last.bytes, end) {
+            let why =
+                "its end is not whole, nor is the tail mark that would tell torn from damaged";
             return Err(Error::corrupt(&path, position.offset, why));
         }
         if index.range() != found.head.held {
@@ -244,16 +253,22 @@ impl Scan<'_> {
 
 /// Overwrites a torn tail with zeros.
 fn cut(file: &dyn DiskFile, bytes: &[u8], end: usize, path: &Path) -> Result<(), Error> {
-    let used = used_len(bytes);
-    // What is used is told by the block: behind the last record its block is zeros.
-    if used <= end || bytes[end..used].iter().all(|byte| *byte == 0) {
+    if !is_torn(bytes, end) {
         return Ok(());
     }
+    let used = used_len(bytes);
     tracing::info!(
         path = %path.display(), offset = end, bytes = used - end,
         "cut a batch that was being written at the end; it was never acknowledged"
     );
     file.write_all_at(&vec![0; used - end], end as u64).on("write", path)
+}
+
+/// Whether anything lies behind the last record. What is used is told by the block: behind the
+/// last record its block is zeros.
+fn is_torn(bytes: &[u8], end: usize) -> bool {
+    let used = used_len(bytes);
+    used > end && bytes[end..used].iter().any(|byte| *byte != 0)
 }
 
 /// The length without the zero blocks at the end.

@@ -6,7 +6,7 @@ use super::record::{u32_at, u64_at};
 
 /// The length of a segment unless one batch needs more, in bytes. Reserved when it is made, so
 /// that a full disk is met between batches and not within one.
-pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
+pub const SEGMENT_BYTES: u64 = 16 << 20;
 /// Bytes before the first record.
 pub(super) const HEADER_BYTES: usize = 64;
 /// The format of segments that this build writes, and the newest that it reads.
@@ -96,6 +96,9 @@ impl Header {
         u32_at(&bare.encode(), HEADER_BYTES - 4)
     }
 }
+
+/// A segment that is reserved and not in use yet; a leftover of it is removed when opening.
+pub(super) const SPARE_NAME: &str = "spare.tmp";
 
 /// The path of a segment.
 pub(super) fn path(folder: &Path, number: u64) -> PathBuf {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -17,6 +18,12 @@ use super::tail::TailMark;
 use crate::disk::{Disk, DiskFile, Lock};
 use crate::error::{Context as _, Error};
 
+/// While no segment can be reserved, it is tried again this often.
+const RESERVE_INTERVAL: Duration = Duration::from_secs(1);
+/// The tail mark is synced when nothing was written for this long …
+const MARK_IDLE: Duration = Duration::from_millis(100);
+/// … or when it was not for this long: how far it may lag behind after a power cut.
+const MARK_INTERVAL: Duration = Duration::from_secs(1);
 /// Records written with one sync, in bytes; one job may be larger.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
@@ -91,7 +98,11 @@ pub(super) struct Writer {
     /// The highest entry written to each segment that has any.
     last_entries: BTreeMap<u64, u64>,
     segment_bytes: u64,
+    /// The next segment, reserved.
+    spare: Option<Arc<dyn DiskFile>>,
     mark: TailMark,
+    /// Since when the tail mark says more than is certain to be on the medium.
+    mark_noted: Option<Instant>,
     buffer: Vec<u8>,
     _lock: Box<dyn Lock>,
 }
@@ -112,7 +123,7 @@ impl Writer {
                 let file = shared.state().segments[&position.segment].clone();
                 (position, file)
             }
-            None => begin_segment(disk.as_ref(), &folder, &head, None, (segment_bytes, 0))?,
+            None => begin_segment(disk.as_ref(), &folder, &head, None, (segment_bytes, 0), None)?,
         };
         shared.state().segments.insert(position.segment, file.clone());
         let mark = TailMark::open(&disk, &folder, position.durable)?;
@@ -125,7 +136,9 @@ impl Writer {
             head,
             last_entries,
             segment_bytes,
+            spare: None,
             mark,
+            mark_noted: None,
             buffer: Vec::new(),
             _lock: lock,
         })
@@ -133,7 +146,17 @@ impl Writer {
 
     /// Writes until nobody can ask any more.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
+        loop {
+            self.reserve();
+            self.sync_mark(MARK_INTERVAL);
+            let first = match self.next(jobs) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.sync_mark(MARK_IDLE);
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             let mut bytes = first.len();
             let mut batch = vec![first];
             while bytes < BATCH_BYTES_MAX
@@ -158,13 +181,60 @@ impl Writer {
         self.close();
     }
 
+    /// Waits for a job, for ever unless there is something else to do meanwhile.
+    fn next(&self, jobs: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
+        if self.shared.failed.get().is_some() {
+            jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else if self.mark_noted.is_some() {
+            jobs.recv_timeout(MARK_IDLE)
+        } else if self.spare.is_none() {
+            jobs.recv_timeout(RESERVE_INTERVAL)
+        } else {
+            jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        }
+    }
+
+    /// Syncs the tail mark when it was noted so long ago.
+    fn sync_mark(&mut self, after: Duration) {
+        if self.mark_noted.is_some_and(|noted| noted.elapsed() >= after) {
+            self.mark.sync();
+            self.mark_noted = None;
+        }
+    }
+
+    /// Reserves the next segment. Not having it is no error yet, and is said.
+    fn reserve(&mut self) {
+        if self.spare.is_some() || self.shared.failed.get().is_some() {
+            return;
+        }
+        let path = self.folder.join(segment::SPARE_NAME);
+        match self.disk.create(&path, self.segment_bytes) {
+            Ok(file) => {
+                self.spare = Some(file);
+                if self.shared.gauge.note_full(false) {
+                    tracing::info!(path = %path.display(), "the log has room again");
+                }
+            }
+            Err(error) => {
+                if self.shared.gauge.note_full(true) {
+                    tracing::warn!(
+                        path = %path.display(), %error,
+                        "no room can be reserved for the log: new entries are refused until \
+                         there is space"
+                    );
+                }
+            }
+        }
+    }
+
     fn write(&mut self, batch: &[Job], bytes: u64) -> Result<(), Error> {
         if self.position.offset + bytes > self.position.capacity {
             self.sync()?;
             let (disk, before) = (self.disk.as_ref(), Some(self.position));
             let lens = (self.segment_bytes, bytes);
+            let spare = self.spare.take();
             (self.position, self.file) =
-                begin_segment(disk, &self.folder, &self.head, before, lens)?;
+                begin_segment(disk, &self.folder, &self.head, before, lens, spare)?;
             self.shared.state().segments.insert(self.position.segment, self.file.clone());
         }
         self.buffer.clear();
@@ -189,6 +259,7 @@ impl Writer {
         if batch.iter().any(|job| job.sync) {
             self.sync()?;
             self.mark.note(self.position.durable);
+            self.mark_noted.get_or_insert_with(Instant::now);
         }
         let mut state = self.shared.state();
         for (index, ticket, place) in places {
@@ -206,7 +277,10 @@ impl Writer {
     fn sync(&mut self) -> Result<(), Error> {
         if self.position.durable < self.position.sequence {
             let path = segment::path(&self.folder, self.position.segment);
-            self.file.sync().on("sync", &path)?;
+            self.shared.gauge.sync_begins();
+            let synced = self.file.sync();
+            self.shared.gauge.sync_ends();
+            synced.on("sync", &path)?;
             self.position.durable = self.position.sequence;
         }
         Ok(())
@@ -250,12 +324,14 @@ impl Writer {
 
 /// Makes the next segment with the latest vote, committed and purged ids at its head; durable when
 /// this returns. It is `len` bytes long, or more when `needed` bytes would not fit behind the head.
+/// `spare` has `len` bytes and is used when they are enough.
 fn begin_segment(
     disk: &dyn Disk,
     folder: &Path,
     head: &Head,
     before: Option<Position>,
     (len, needed): (u64, u64),
+    spare: Option<Arc<dyn DiskFile>>,
 ) -> Result<(Position, Arc<dyn DiskFile>), Error> {
     let number = before.map_or(1, |before| before.segment + 1);
     let sequence = before.map_or(0, |before| before.sequence);
@@ -281,7 +357,19 @@ fn begin_segment(
     end.capacity = len.max(end.offset + needed);
 
     let path = segment::path(folder, number);
-    let file = disk.create(&path, end.capacity).on("create", &path)?;
+    let reserved = folder.join(segment::SPARE_NAME);
+    let file = match spare {
+        Some(spare) if end.capacity == len => {
+            disk.rename(&reserved, &path).on("rename", &reserved)?;
+            spare
+        }
+        spare => {
+            if spare.is_some() {
+                disk.remove(&reserved).on("remove", &reserved)?;
+            }
+            disk.create(&path, end.capacity).on("create", &path)?
+        }
+    };
     file.write_all_at(&buffer, 0).on("write", &path)?;
     file.sync().on("sync", &path)?;
     disk.sync_dir(folder).on("sync", folder)?;

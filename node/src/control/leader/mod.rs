@@ -4,8 +4,10 @@
 //! says; a step that fails is simply taken again.
 
 mod authorities;
+mod disk;
 mod gossip_keys;
 mod grace;
+mod level;
 mod members;
 mod planner;
 mod rollout;
@@ -33,6 +35,7 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
     let grace = Grace { absences: control.absences.clone() };
     let mut placed = rollout::Placed::default();
     let mut rotation = gossip_keys::Rotation::default();
+    let mut judge = disk::Judge::default();
     let mut leading = None;
     loop {
         let now = health.borrow_and_update().clone();
@@ -48,6 +51,8 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
             }
             control.absences.observe(&control.decided.state(), &control.seen.now());
             gossip_keys::step(&control, &mut rotation).await;
+            disk::step(&control, &mut judge).await;
+            level::step(&control).await;
             planner::step(&control, &grace).await;
             rollout::step(&control, &mut placed).await;
             members::step(&control, &grace).await;

@@ -166,7 +166,7 @@ impl Drop for Cluster {
 impl Node {
     async fn start(id: u64, peer: TcpListener, cut: CancellationToken, state: &State) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = ArtifactStore::open(folder.path(), Arc::new(RealDisk)).unwrap();
+        let store = ArtifactStore::open(folder.path(), Arc::new(RealDisk), [7; 32]).unwrap();
         let config = EngineConfig { slots: 16, threads: 1, ..EngineConfig::default() };
         let engine = Engine::new(config).unwrap();
         let decided = Decided::new(Arc::new(State::default()));
