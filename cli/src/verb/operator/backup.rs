@@ -1,5 +1,6 @@
 //! `nigh operator backup` and `restore`: all that is deployed, as one file.
 
+use std::future::ready;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -59,7 +60,8 @@ pub(super) async fn restore(api: &Api, file: &Path, format: Format) -> Result {
     let opened = opened.map_err(|error| cannot("read", file, &error))?;
     let pieces = tokio_util::io::ReaderStream::with_capacity(opened, PIECE_BYTES);
     // An unreadable file ends the stream early, which the node refuses as cut short.
-    let pieces = pieces.map_while(io::Result::ok).map(|data| BackupPiece { data });
+    let pieces = pieces.take_while(|data| ready(data.is_ok()));
+    let pieces = pieces.filter_map(|data| ready(data.ok().map(|data| BackupPiece { data })));
     let answer = api.cluster().restore(pieces).await;
     let restored = answer.map_err(|status| api.failure(&status))?.into_inner();
     match format {
