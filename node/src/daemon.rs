@@ -7,10 +7,10 @@ use std::time::Duration;
 use nigh_model::NodeId;
 use nigh_runtime::{Engine, EngineConfig};
 use nigh_storage::raft::Published;
-use nigh_storage::stores::Options;
+use nigh_storage::stores::{LOG_FOLDER, Options};
 use nigh_storage::wal::SEGMENT_BYTES;
-use nigh_storage::{Disk, RealDisk, StateSaver, Stores};
-use tokio::sync::{Mutex, mpsc};
+use nigh_storage::{Disk, RealDisk, StateSaver, Stores, WatchedDisk};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,8 +36,9 @@ use crate::membership::{self, Membership};
 use crate::peer::{Link, PeerServer, Peers, Strangers, keep_measuring};
 use crate::process::raise_file_limit;
 use crate::report::keep_reporting;
+use crate::room;
 use crate::seen::Seen;
-use crate::telemetry::{LogBook, Metrics, peer_logs_service, public_logs_service};
+use crate::telemetry::{LogBook, Metrics, Sources, peer_logs_service, public_logs_service};
 
 /// Of the time given for a shutdown, what the parts after the servers get.
 const AFTER_SERVERS: Duration = Duration::from_millis(1_500);
@@ -53,6 +54,7 @@ pub struct Node {
     control: Control,
     engine: Engine,
     gossip: Gossip,
+    metrics: Metrics,
     /// Servers and loops.
     tasks: JoinSet<()>,
     /// No new calls.
@@ -96,6 +98,11 @@ impl Node {
     /// What it was told at its start.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Everything that it counts and measures, as `/metrics` shows it.
+    pub fn metrics(&self) -> String {
+        self.metrics.render()
     }
 
     /// Waits until the node knows the state of its cluster and is registered in it.
@@ -146,7 +153,8 @@ async fn start(
 ) -> Result<Node, Error> {
     raise_file_limit();
     let listeners = Listeners::bind(&config).await?;
-    let (stores, published) = open_stores(&config, disk).await?;
+    let metrics = Metrics::new();
+    let (stores, published) = open_stores(&config, disk, &metrics).await?;
     let decided = Decided::new(stores.state.clone());
     let link = Link::new(config.region.clone(), config.rtt.clone());
     let keys = Keys::open(&stores.data)?;
@@ -223,7 +231,6 @@ async fn start(
     })
     .await?;
 
-    let metrics = Metrics::new();
     let logs = LogBook::new(config.name.clone(), metrics.clone());
     let gateway = Gateway::new(GatewayParts {
         own,
@@ -239,6 +246,17 @@ async fn start(
         metrics: metrics.clone(),
         slots: config.slots,
     });
+
+    let sources = Sources {
+        config: config.clone(),
+        control: control.clone(),
+        agent: agent.clone(),
+        engine: engine.clone(),
+        admission: gateway.admission(),
+        gossip: gossip.counters(),
+        strangers: strangers.clone(),
+    };
+    metrics.measure(move |page| sources.fill(page));
 
     let peer_server = PeerServer {
         raft: running.raft_service,
@@ -268,10 +286,12 @@ async fn start(
         invoker: public_invoke_service(gateway.clone()),
         logs: public_logs_service(own, logs, decided.clone(), seen.clone(), peers.clone()),
         control: control.clone(),
-        metrics,
+        metrics: metrics.clone(),
     };
     let mut tasks = JoinSet::new();
     let publisher = gossip.publisher();
+    let (looked, room) = watch::channel(None);
+    let report = (agent, engine.clone(), publisher);
     tasks.spawn(peer_server.serve(listeners.peer, draining.clone()).instrument(span.clone()));
     tasks.spawn(api.serve(listeners.api, draining.clone()).instrument(span.clone()));
     tasks.spawn(serve_http(listeners.http, gateway, draining.clone()).instrument(span.clone()));
@@ -279,15 +299,15 @@ async fn start(
         Box::pin(agent_loop) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
         Box::pin(keep_measuring(own, decided.clone(), peers.clone(), stop.clone())),
         Box::pin(keep_reporting(
-            agent,
-            engine.clone(),
+            report,
             control.log.clone(),
-            publisher,
             own_identity.clone(),
             keys,
+            room,
             draining.clone(),
             stop.clone(),
         )),
+        Box::pin(room::keep_looking(config.data.clone(), looked, stop.clone())),
         Box::pin(
             identity::Keeper { own: own_identity, control: control.clone() }.keep(stop.clone()),
         ),
@@ -312,6 +332,7 @@ async fn start(
         control,
         engine,
         gossip,
+        metrics,
         tasks,
         draining,
         stop,
@@ -324,6 +345,7 @@ async fn start(
 async fn open_stores(
     config: &Config,
     (disk, segment_bytes): (Arc<dyn Disk>, u64),
+    metrics: &Metrics,
 ) -> Result<(Stores, mpsc::UnboundedReceiver<Published>), Error> {
     // Unbounded, as entries must not wait; what comes in is bounded by what Raft applies.
     let (publish, published) = mpsc::unbounded_channel();
@@ -331,6 +353,9 @@ async fn open_stores(
         let _ = publish.send(news);
     });
     let path = config.data.clone();
+    let metrics = metrics.clone();
+    let on_sync = Arc::new(move |took, ok| metrics.synced(took, ok));
+    let disk = Arc::new(WatchedDisk::new(disk, path.join(LOG_FOLDER), on_sync));
     let options = Options::new(publisher, clock::random_bytes());
     let options = Options { disk, segment_bytes, ..options };
     let opened = tokio::task::spawn_blocking(move || Stores::open(&path, options))

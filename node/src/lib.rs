@@ -10,6 +10,7 @@ mod backup;
 mod clock;
 mod config;
 mod control;
+mod count;
 mod daemon;
 mod decided;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod membership;
 mod peer;
 mod process;
 mod report;
+mod room;
 mod seen;
 mod telemetry;
 

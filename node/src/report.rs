@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nigh_runtime::Engine;
 use nigh_storage::LogStore;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -12,19 +13,18 @@ use crate::control::prefix;
 use crate::gossip::{Filter, Keys, Publisher};
 use crate::identity::Own;
 use crate::process::Process;
-use crate::seen::{DiskReport, IdentityReport, Load, Report};
+use crate::seen::{DiskReport, IdentityReport, Load, Report, Room};
 
 /// Load is told this often; what the node has is told at once.
 const LOAD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Publishes what this node says of itself, until cancelled.
 pub(crate) async fn keep_reporting(
-    agent: Agent,
-    engine: Engine,
+    (agent, engine, publisher): (Agent, Engine, Publisher),
     log: LogStore,
-    publisher: Publisher,
     identity: Own,
     keys: Keys,
+    mut room: watch::Receiver<Option<Room>>,
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
@@ -58,12 +58,14 @@ pub(crate) async fn keep_reporting(
             identity: Some(identity_report(&identity)),
             keys: keys.ring().in_use(),
             disk: DiskReport::of(&log.health()),
+            room: *room.borrow_and_update(),
         });
         tokio::select! {
             () = stop.cancelled() => return,
             changed = settled.changed() => if changed.is_err() { return },
             changed = shelf.changed() => if changed.is_err() { return },
             changed = keys_changed.changed() => if changed.is_err() { return },
+            Ok(()) = room.changed() => {}
             _ = ticks.tick() => cpu = process.cpu(),
         }
     }

@@ -84,6 +84,17 @@ impl DiskReport {
     }
 }
 
+/// What a node says of the room that its data folder takes and has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// What the folder takes.
+    pub(crate) data_bytes: u64,
+    /// What can still be written on its disk.
+    pub(crate) free_bytes: u64,
+    /// The size of that disk.
+    pub(crate) size_bytes: u64,
+}
+
 /// What a node says of itself by gossip.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Report {
@@ -107,6 +118,8 @@ pub(crate) struct Report {
     pub(crate) keys: KeysInUse,
     /// The disk below its log.
     pub(crate) disk: DiskReport,
+    /// The room of its data folder; none when it does not know, or does not say.
+    pub(crate) room: Option<Room>,
 }
 
 /// The keys of gossip that a node works with.

@@ -14,10 +14,11 @@ pub mod raft;
 pub mod secret;
 pub mod state;
 pub mod stores;
+pub mod usage;
 pub mod wal;
 
 pub use artifacts::ArtifactStore;
-pub use disk::{Disk, RealDisk};
+pub use disk::{Disk, RealDisk, WatchedDisk};
 pub use error::Error;
 pub use identity::{DataDir, Identity};
 pub use raft::{LogStore, StateMachine, TypeConfig};

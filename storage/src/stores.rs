@@ -13,6 +13,9 @@ use crate::raft::{LogStore, SnapshotMeta, Snapshots, StateMachine, StatePublishe
 use crate::state::{Held, RaftMark, Recovered, StateSaver, StateStore};
 use crate::wal::{SEGMENT_BYTES, Wal};
 
+/// Where in a data folder the log lies.
+pub const LOG_FOLDER: &str = "raft/log";
+
 /// How to open.
 #[derive(Clone)]
 pub struct Options {
@@ -61,8 +64,8 @@ impl Stores {
     pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
         let Options { disk, publisher, fresh_key, segment_bytes } = options;
         let data = DataDir::open_on(disk.clone(), path)?;
-        check_log_is_there(&data, &path.join("raft/log"))?;
-        let log = Wal::open_sized(disk.clone(), &path.join("raft/log"), segment_bytes)?;
+        check_log_is_there(&data, &path.join(LOG_FOLDER))?;
+        let log = Wal::open_sized(disk.clone(), &path.join(LOG_FOLDER), segment_bytes)?;
         let log = LogStore::new(log);
         let snapshot_folder = path.join("raft/snapshots");
         let (snapshots, snapshot) = Snapshots::open(disk.clone(), &snapshot_folder)?;

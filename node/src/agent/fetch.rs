@@ -189,7 +189,16 @@ impl Fetcher {
         let failed = |why: String| Error::Fetch { digest, from, why };
         let stopping = |_| Error::Internal("the node stops".into());
         let _room = self.inner.room.acquire().await.map_err(stopping)?;
-        match timeout(FETCH_TIMEOUT, self.stream(digest, from)).await {
+        let streamed = timeout(FETCH_TIMEOUT, self.stream(digest, from)).await;
+        let counters = self.inner.stock.counters();
+        match &streamed {
+            Ok(Ok(bytes)) => {
+                counters.fetched.add();
+                counters.fetched_bytes.add_many(*bytes);
+            }
+            Ok(Err(_)) | Err(_) => counters.fetch_failed.add(),
+        }
+        match streamed.map(|done| done.map(|_bytes| ())) {
             Ok(Err(error @ Error::Fetch { .. })) => Err(error),
             Ok(done) => done.map_err(|error| match error.kind() {
                 // What came was not what was asked for: another node may do better.
@@ -200,7 +209,8 @@ impl Fetcher {
         }
     }
 
-    async fn stream(&self, digest: Digest, from: NodeId) -> Result<(), Error> {
+    /// How many bytes came.
+    async fn stream(&self, digest: Digest, from: NodeId) -> Result<u64, Error> {
         let mut chunks = self.chunks(digest, from).await?;
         let mut incoming = self.inner.stock.receive(digest, None);
         while let Some(chunk) = chunks.next().await? {
@@ -211,7 +221,7 @@ impl Fetcher {
         let bytes = incoming.received();
         incoming.keep(false).await?;
         tracing::info!(component = %digest, peer = %from, bytes, "fetched a component");
-        Ok(())
+        Ok(bytes)
     }
 }
 

@@ -4,6 +4,7 @@
 //! `shelf` what can be called. `intake` takes uploads, `fetch`, `service`, `replicate` and
 //! `hand_on` move components between nodes.
 
+mod counters;
 mod demanded;
 mod diff;
 mod error;

@@ -16,6 +16,7 @@ use tokio::sync::{RwLock, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::counters::Counters;
 use super::error::{Error, blocking};
 use super::flight::Flights;
 use super::incoming::Incoming;
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     loading: Flights<Digest, Loaded>,
     changes: watch::Sender<u64>,
     began: Instant,
+    pub(super) counters: Counters,
 }
 
 /// What is where, so that no call asks the disk.
@@ -79,6 +81,7 @@ impl Stock {
             loading: Flights::default(),
             changes: watch::channel(0).0,
             began: Instant::now(),
+            counters: Counters::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -86,6 +89,11 @@ impl Stock {
     /// The agent's clock: ms since the node's start, never going back.
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.inner.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What was brought and made.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.inner.counters
     }
 
     /// Follows changes of what is here, on disk or loaded.
@@ -181,17 +189,27 @@ impl Stock {
             return Ok(());
         }
         let began = Instant::now();
+        let counters = &self.inner.counters;
+        if let Err(error) = self.compile_alone(digest).await {
+            counters.compile_failed.add();
+            return Err(error);
+        }
+        counters.compiled.add();
+        counters.compile.observe(began.elapsed().as_secs_f64());
+        self.index().compiled.insert(digest);
+        self.changed();
+        tracing::info!(component = %digest, ms = began.elapsed().as_millis(), "compiled");
+        Ok(())
+    }
+
+    async fn compile_alone(&self, digest: Digest) -> Result<(), Error> {
         let wasm = self.read(digest).await?;
         let inner = self.inner.clone();
         blocking(move || {
             let artifact = inner.engine.compile(&wasm)?;
             Ok(inner.store.put_compiled(inner.engine.key(), digest, &artifact)?)
         })
-        .await?;
-        self.index().compiled.insert(digest);
-        self.changed();
-        tracing::info!(component = %digest, ms = began.elapsed().as_millis(), "compiled");
-        Ok(())
+        .await
     }
 
     /// Maps the compiled artifact of a component; single flight.

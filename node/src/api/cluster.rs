@@ -8,19 +8,19 @@ use nigh_model::suggest::nearest;
 use nigh_model::{App, Digest, Kind, NodeId, RequestId};
 use nigh_proto::peer::v1 as peer;
 use nigh_proto::peer::v1::control_client::ControlClient;
-use nigh_proto::status;
 use nigh_proto::v1::{self, cluster_server};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::status;
 use crate::agent::{Copies, Fetcher, Stock};
 use crate::backup;
 use crate::config::Config;
 use crate::control::{Control, Unavailable, raft_status};
 use crate::peer::Lane;
-use crate::seen::Liveness;
+use crate::seen::View;
 
 /// The leader answers by then or is passed over.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(6);
@@ -91,8 +91,13 @@ impl cluster_server::Cluster for ClusterService {
     ) -> Result<Response<v1::StatusResponse>, Status> {
         let state = self.control.decided.state();
         let health = self.control.health.now();
+        let (view, not_ready) = {
+            let view = self.control.seen.now();
+            (View::clone(&view), status::not_ready(&state, &view))
+        };
         let applied_index = state.applied;
-        let digest = tokio::task::spawn_blocking(move || state.digest())
+        let digested = state.clone();
+        let digest = tokio::task::spawn_blocking(move || digested.digest())
             .await
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(v1::StatusResponse {
@@ -103,7 +108,13 @@ impl cluster_server::Cluster for ClusterService {
             applied_index,
             state_digest: digest.to_string(),
             leader: health.leader.map(|id| self.name_of(id)).unwrap_or_default(),
-            control_available: health.leader.is_some() && health.lost_since.is_none(),
+            control_available: health.is_available(),
+            term: health.term,
+            quorum_lost_ms: health.lost_since.map(|_| health.lost_for().as_millis() as u64),
+            nodes: status::nodes(&state, &view, &health),
+            apps: state.apps.len() as u32,
+            apps_not_ready_total: not_ready.len() as u32,
+            apps_not_ready: not_ready.into_iter().take(status::APPS_NAMED_MAX).collect(),
         }))
     }
 
@@ -120,12 +131,7 @@ impl cluster_server::Cluster for ClusterService {
             .map(|node| {
                 let seen = view.nodes.get(&node.id).cloned().unwrap_or_default();
                 let load = seen.report.load;
-                let state = match seen.liveness {
-                    Liveness::Dead => "dead",
-                    Liveness::Suspect => "suspect",
-                    Liveness::Alive if seen.report.draining => "draining",
-                    Liveness::Alive => "alive",
-                };
+                let state = status::word(&seen);
                 let own = node.id == self.control.own;
                 v1::Node {
                     name: node.name.to_string(),
@@ -152,14 +158,14 @@ impl cluster_server::Cluster for ClusterService {
     }
 
     async fn get_raft(&self, _: Request<v1::GetRaftRequest>) -> Result<Response<v1::Raft>, Status> {
-        let status = self.leaders_status().await?;
-        let health = status.health.unwrap_or_default();
+        let raft = self.leaders_status().await?;
+        let health = raft.health.unwrap_or_default();
         let state = self.control.decided.state();
         let member = |id: u64, role: &str| {
-            let matched = status.matched.iter().find(|matched| matched.node_id == id);
+            let matched = raft.matched.iter().find(|matched| matched.node_id == id);
             let leads = id == health.leader;
             let matched_index =
-                if leads { status.last_log } else { matched.map_or(0, |matched| matched.index) };
+                if leads { raft.last_log } else { matched.map_or(0, |matched| matched.index) };
             let node = state.nodes.get(&NodeId(id));
             v1::RaftMember {
                 node: self.name_of(NodeId(id)),
@@ -167,7 +173,7 @@ impl cluster_server::Cluster for ClusterService {
                 region: node.map(|node| node.region.to_string()).unwrap_or_default(),
                 role: if leads { "leader" } else { role }.to_owned(),
                 matched_index,
-                lag: status.last_log.saturating_sub(matched_index),
+                lag: raft.last_log.saturating_sub(matched_index),
                 applied_index: leads.then_some(health.applied),
             }
         };
@@ -179,7 +185,7 @@ impl cluster_server::Cluster for ClusterService {
             leader: self.name_of(NodeId(health.leader)),
             term: health.term,
             members,
-            committed_index: status.committed,
+            committed_index: raft.committed,
         }))
     }
 
@@ -195,7 +201,7 @@ impl cluster_server::Cluster for ClusterService {
                 .map(|like| format!("; did you mean `{like}`?"))
                 .unwrap_or_default();
             let message = format!("no node is named `{name}`{hint}");
-            return Err(status::of_kind(Kind::NotFound, "NO_SUCH_NODE", message));
+            return Err(nigh_proto::status::of_kind(Kind::NotFound, "NO_SUCH_NODE", message));
         };
         let (leader, mut client) = self.leader_client()?;
         if leader == node.id {

@@ -20,6 +20,7 @@ use tonic::service::Routes;
 use super::apps::AppsService;
 use super::artifacts::ArtifactsService;
 use super::cluster::ClusterService;
+use super::ready::Readiness;
 use crate::control::Control;
 use crate::telemetry::Metrics;
 
@@ -91,7 +92,7 @@ fn plain(control: Control, metrics: Metrics) -> Router {
     let control = Arc::new(control);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || std::future::ready(readiness(&control))))
+        .route("/readyz", get(move || std::future::ready(Readiness::of(&control).answer())))
         .route(
             "/metrics",
             get(move || {
@@ -111,15 +112,6 @@ async fn no_such_path(headers: HeaderMap) -> Response {
     let hint = "no such path: this is the API port, which speaks gRPC and answers /healthz, \
                 /readyz and /metrics; functions are called on the HTTP port\n";
     (StatusCode::NOT_FOUND, hint).into_response()
-}
-
-/// Ready to take calls once the registry names this node, whether or not there is a quorum.
-fn readiness(control: &Control) -> (StatusCode, &'static str) {
-    if control.decided.state().nodes.contains_key(&control.own) {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the state of the cluster is not known yet\n")
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use nigh_proto::peer::v1 as peer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::count::Count;
+
 /// What this node knows of the Raft group.
 #[derive(Clone, Debug)]
 pub(crate) struct Health {
@@ -29,6 +31,11 @@ impl Health {
     /// For how long no leader with a quorum is known.
     pub(crate) fn lost_for(&self) -> Duration {
         self.lost_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Whether changes can be made, as far as this node knows.
+    pub(crate) fn is_available(&self) -> bool {
+        self.leader.is_some() && self.lost_since.is_none()
     }
 
     /// The node's part in the Raft group: `leader`, `voter`, `learner` or `none`.
@@ -80,6 +87,7 @@ pub(super) fn before_now(ago: Duration) -> Instant {
 #[derive(Clone)]
 pub(crate) struct HealthBook {
     current: Arc<watch::Sender<Health>>,
+    elections: Arc<Count>,
 }
 
 impl HealthBook {
@@ -93,7 +101,7 @@ impl HealthBook {
             lost_since: Some(Instant::now()),
             told: Instant::now(),
         };
-        Self { current: Arc::new(watch::channel(health).0) }
+        Self { current: Arc::new(watch::channel(health).0), elections: Arc::default() }
     }
 
     /// What is known now.
@@ -104,6 +112,10 @@ impl HealthBook {
     /// Notes what is known now. The time of a loss that goes on stays the earliest known.
     pub(crate) fn note(&self, health: Health) {
         self.current.send_if_modified(|current| {
+            // What a node learns first is no election that it saw.
+            if health.term > current.term && current.term > 0 {
+                self.elections.add();
+            }
             let lost_since = match (current.lost_since, health.lost_since) {
                 (Some(before), Some(now)) => Some(before.min(now)),
                 (_, now) => now,
@@ -125,6 +137,11 @@ impl HealthBook {
             current.lost_since.get_or_insert(current.told);
             changed
         });
+    }
+
+    /// How often the term rose, as far as was noted here: elections, won or not.
+    pub(crate) fn elections(&self) -> u64 {
+        self.elections.get()
     }
 
     /// Follows what is known.

@@ -8,6 +8,7 @@ mod absences;
 mod acquaint;
 mod authority;
 mod compact;
+mod counts;
 mod feed;
 mod follow;
 mod gossip_keys;
@@ -21,7 +22,7 @@ mod service;
 mod start;
 
 pub(crate) use absences::Absences;
-pub(crate) use health::HealthBook;
+pub(crate) use health::{Health, HealthBook};
 pub(crate) use leader::{is_known_active, prefix, progress};
 pub(crate) use propose::{Control, Unavailable};
 pub(crate) use raft_service::RaftService;

@@ -1,5 +1,6 @@
 //! Changing what is decided, from any node: commands go to whoever leads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_model::audit::Actor;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::counts::{Counts, Ended};
 use super::raft_service::LastHeard;
 use super::{Absences, HealthBook, Raft};
 use crate::clock;
@@ -59,6 +61,8 @@ pub(crate) struct Control {
     pub(crate) heard: LastHeard,
     /// For how long nodes have been dead, while this node leads.
     pub(crate) absences: Absences,
+    /// What became of proposals.
+    pub(crate) counts: Arc<Counts>,
 }
 
 /// The reason that a leader without quorum gives.
@@ -174,6 +178,23 @@ impl Control {
     /// # Errors
     /// As [`propose`](Self::propose).
     pub(crate) async fn propose_by(
+        &self,
+        by: Option<Actor>,
+        request_id: Option<RequestId>,
+        command: Command,
+    ) -> Result<(u64, Outcome), Unavailable> {
+        let began = Instant::now();
+        let proposed = self.propose_uncounted(by, request_id, command).await;
+        let ended = match &proposed {
+            Ok((_, Ok(_))) => Ended::Committed,
+            Ok((_, Err(_))) => Ended::Refused,
+            Err(_) => Ended::Unavailable,
+        };
+        self.counts.note(ended, began.elapsed());
+        proposed
+    }
+
+    async fn propose_uncounted(
         &self,
         by: Option<Actor>,
         request_id: Option<RequestId>,

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::counts::Counts;
 use super::feed::Feed;
 use super::health::{Health, HealthBook, before_now};
 use super::network::Network;
@@ -133,6 +134,7 @@ pub(crate) async fn start(
         health: HealthBook::new(),
         heard: LastHeard::new(),
         absences: Absences::default(),
+        counts: Arc::new(Counts::new()),
     };
     let feed = Feed::new(decided.state().applied);
 

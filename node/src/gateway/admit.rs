@@ -202,6 +202,12 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
+    /// Calls that wait for a place, at all doors.
+    pub(crate) fn waiting(&self) -> u64 {
+        let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
+        doors.values().map(|door| u64::from(door.queue().counts.waiting)).sum()
+    }
+
     /// The door of a function; its spec never changes, as it is part of a revision.
     pub(crate) fn door(&self, function: &FunctionRef, spec: &FunctionSpec) -> Arc<Door> {
         let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
@@ -254,6 +260,11 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(door.enter(soon()).await.is_err(), "one waits, as one may run");
+        let admission = Admission::default();
+        let function =
+            FunctionRef { revision: RevisionId(1), function: FunctionName::new("f").unwrap() };
+        admission.doors.write().unwrap().insert(function, Arc::clone(&door));
+        assert_eq!(admission.waiting(), 1);
         drop(first);
         assert!(waiting.await.unwrap());
         assert_eq!(door.queue().counts, Counts::new(1));

@@ -21,6 +21,7 @@ use super::run::{Errand, Prepared};
 use super::timings::Timings;
 use super::{Gateway, reasons};
 use crate::decided::Target;
+use crate::telemetry::Place;
 
 /// A call, its function found.
 pub(crate) struct Ask {
@@ -67,6 +68,11 @@ impl Answer {
     /// How the call is counted.
     pub(crate) fn outcome(&self) -> Outcome {
         if self.response.status().is_server_error() { Outcome::FunctionError } else { Outcome::Ok }
+    }
+
+    /// Which node answered.
+    pub(crate) fn place(&self) -> Place {
+        if self.execution.forwarded { Place::There } else { Place::Here }
     }
 }
 

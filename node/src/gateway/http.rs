@@ -18,6 +18,7 @@ use super::deadline::Deadline;
 use super::problem::Problem;
 use super::trace::Trace;
 use super::{Gateway, find, headers, reasons};
+use crate::telemetry::Place;
 
 const NIGH_NODE: HeaderName = HeaderName::from_static("nigh-node");
 const NIGH_REGION: HeaderName = HeaderName::from_static("nigh-region");
@@ -83,10 +84,13 @@ impl Gateway {
             Ok(ask) => self.call(ask).await,
             Err(problem) => Err(problem),
         };
-        counting.ends(match &result {
-            Ok(answer) => answer.outcome(),
-            Err(problem) => problem.reason().outcome,
-        });
+        match &result {
+            Ok(answer) => counting.ends(answer.outcome(), answer.place(), None),
+            Err(problem) => {
+                let place = if problem.node().is_some() { Place::There } else { Place::Here };
+                counting.ends(problem.reason().outcome, place, Some(problem.reason()));
+            }
+        }
         result
     }
 

@@ -20,7 +20,7 @@ mod invoker;
 mod listen;
 mod pick;
 mod problem;
-mod reasons;
+pub(crate) mod reasons;
 mod receive;
 mod remote;
 mod replay;
@@ -38,9 +38,10 @@ use std::sync::Arc;
 use nigh_model::{ClusterId, NodeId, NodeName, Region};
 use nigh_runtime::Engine;
 
+pub(crate) use admit::Admission;
 pub(crate) use invoker::public_invoke_service;
 pub(crate) use listen::serve_http;
-pub(crate) use reasons::Outcome;
+pub(crate) use reasons::{Outcome, Reason, reason_names};
 pub(crate) use receive::peer_invoke_service;
 pub(crate) use timings::Timings;
 
@@ -97,7 +98,7 @@ struct Core {
     logs: LogBook,
     metrics: Metrics,
     slots: u32,
-    admission: admit::Admission,
+    admission: Arc<Admission>,
     retries: retry::Budget,
     fixed: http::Fixed,
 }
@@ -120,11 +121,6 @@ impl Gateway {
             slots,
         } = parts;
         let fixed = http::Fixed::new(&name);
-        let (counted, run) = (shelf.clone(), engine.clone());
-        metrics.measure(move || {
-            let present = counted.present();
-            (run.running(), present.warm.len(), present.ready.len())
-        });
         let core = Core {
             own,
             name,
@@ -138,7 +134,7 @@ impl Gateway {
             logs,
             metrics,
             slots,
-            admission: admit::Admission::default(),
+            admission: Arc::default(),
             retries: retry::Budget::default(),
             fixed,
         };
@@ -149,6 +145,11 @@ impl Gateway {
     fn is_draining(&self) -> bool {
         let view = self.core.seen.now();
         view.nodes.get(&self.core.own).is_some_and(|own| own.report.draining)
+    }
+
+    /// The doors of the functions called here.
+    pub(crate) fn admission(&self) -> Arc<Admission> {
+        Arc::clone(&self.core.admission)
     }
 
     fn core(&self) -> &Core {

@@ -86,6 +86,11 @@ reasons! {
     CALLER_DEADLINE 504 Timeout FunctionError "http_response_timeout": "The caller's deadline was over first.";
 }
 
+/// The names of all of them, by status.
+pub(crate) fn reason_names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|reason| reason.name)
+}
+
 /// The reason of this name; a name that this build does not know is a defect elsewhere.
 pub(crate) fn named(name: &str) -> &'static Reason {
     ALL.iter().copied().find(|reason| reason.name == name).unwrap_or(RUNTIME_INTERNAL)

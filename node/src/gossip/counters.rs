@@ -1,23 +1,6 @@
 //! What gossip counts.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// A count that only grows.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    /// One more.
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Relaxed);
-    }
-
-    /// How many so far.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for telemetry, which does not read it yet"))]
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
+use crate::count::Count;
 
 /// What happened to messages since the start.
 #[derive(Debug, Default)]
@@ -57,7 +40,6 @@ pub(crate) struct Counters {
 
 impl Counters {
     /// What was refused, by kind: the values of a metric's label.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for telemetry, which does not read it yet"))]
     pub(crate) fn refused(&self) -> [(&'static str, u64); 6] {
         [
             ("not_ours", self.not_ours.get()),

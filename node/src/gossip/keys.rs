@@ -10,7 +10,7 @@ use nigh_model::{GossipKeyId, Region, RevisionId, Zone};
 use nigh_proto::PEER_PROTOCOL;
 
 use super::filter::Filter;
-use crate::seen::{DiskReport, DiskState, IdentityReport, KeysInUse, Load, Report};
+use crate::seen::{DiskReport, DiskState, IdentityReport, KeysInUse, Load, Report, Room};
 
 /// The node's region; never changes.
 pub(super) const REGION: &str = "region";
@@ -27,6 +27,7 @@ const KEYS: &str = "keys";
 /// A key that there is not.
 const NO_KEY: &str = "-";
 const DISK: &str = "disk";
+const ROOM: &str = "room";
 
 /// Keys whose change others wait for: it is told at once instead of with the next round.
 pub(super) const URGENT: [&str; 5] = [PHASE, SETTLED, WARM, READY, KEYS];
@@ -39,7 +40,7 @@ const LEFT: &str = "left";
 const LAG_MAX: usize = 16;
 /// Longest build version.
 const VERSION_BYTES_MAX: usize = 32;
-/// Memory is told in steps of this, so that it does not change at every look.
+/// Memory and room are told in steps of this, so that they do not change at every look.
 const MEMORY_STEP: u64 = 1 << 20;
 
 /// What never changes while a node runs.
@@ -52,8 +53,9 @@ pub(super) fn fixed(region: &Region, zone: Option<&Zone>) -> Vec<(String, String
     pairs
 }
 
-/// A report as keys and values. CPU is rounded to 0.001, memory to MiB.
-pub(super) fn encode(report: &Report) -> [(&'static str, String); 9] {
+/// A report as keys and values. CPU is rounded to 0.001, memory and room to MiB; what is not known
+/// is an empty value.
+pub(super) fn encode(report: &Report) -> [(&'static str, String); 10] {
     let phase = if report.draining { DRAINING } else { SERVING };
     let version = report.version.char_indices();
     let version = version.take_while(|(at, c)| at + c.len_utf8() <= VERSION_BYTES_MAX);
@@ -67,6 +69,7 @@ pub(super) fn encode(report: &Report) -> [(&'static str, String); 9] {
         (IDENTITY, report.identity.as_ref().map(encode_identity).unwrap_or_default()),
         (KEYS, encode_keys(report.keys)),
         (DISK, encode_disk(report.disk)),
+        (ROOM, report.room.as_ref().map(encode_room).unwrap_or_default()),
     ]
 }
 
@@ -97,6 +100,7 @@ pub(super) fn decode<'k>(get: impl Fn(&str) -> Option<&'k str>) -> Report {
         identity: get(IDENTITY).and_then(decode_identity),
         keys: get(KEYS).and_then(decode_keys).unwrap_or_default(),
         disk: get(DISK).and_then(decode_disk).unwrap_or_default(),
+        room: get(ROOM).and_then(decode_room),
     }
 }
 
@@ -169,6 +173,18 @@ fn decode_load(text: &str) -> Option<Load> {
     })
 }
 
+fn encode_room(room: &Room) -> String {
+    let Room { data_bytes, free_bytes, size_bytes } = room;
+    let steps = |bytes: &u64| bytes / MEMORY_STEP;
+    format!("{} {} {}", steps(data_bytes), steps(free_bytes), steps(size_bytes))
+}
+
+fn decode_room(text: &str) -> Option<Room> {
+    let mut numbers = text.split(' ');
+    let mut bytes = || Some(numbers.next()?.parse::<u64>().ok()?.saturating_mul(MEMORY_STEP));
+    Some(Room { data_bytes: bytes()?, free_bytes: bytes()?, size_bytes: bytes()? })
+}
+
 /// Lagging in more than can be named means settled nowhere: a node never claims too much.
 fn encode_settled(settled: u64, lag: &[RevisionId]) -> String {
     let settled = if lag.len() > LAG_MAX { 0 } else { settled };
@@ -210,12 +226,20 @@ mod tests {
     }
 
     prop_compose! {
+        fn room()(steps in (0..1_u64 << 30, 0..1_u64 << 30, 0..1_u64 << 30)) -> Room {
+            let (data, free, size) = steps;
+            Room { data_bytes: data << 20, free_bytes: free << 20, size_bytes: size << 20 }
+        }
+    }
+
+    prop_compose! {
         fn report()(load in load(), draining: bool, settled: u64,
             lag in vec(any::<u64>().prop_map(RevisionId), 0..=LAG_MAX),
             warm in filter(), ready in filter(), version in "[0-9a-z.+-]{0,32}",
             certificate in proptest::option::of((any::<u64>(), any::<u32>(), any::<u32>())),
             newest: Option<u64>, sending: Option<u64>,
-            state in 0..3_usize, sync_ms: u32) -> Report {
+            (state, sync_ms) in (0..3_usize, any::<u32>()),
+            room in proptest::option::of(room())) -> Report {
             let id = |id: Option<u64>| id.map(GossipKeyId);
             let keys = KeysInUse { newest: id(newest), sending: id(sending) };
             let identity = certificate.map(|(expires_ms, issuer, newest)| {
@@ -223,7 +247,9 @@ mod tests {
             });
             let state = [DiskState::Fine, DiskState::Full, DiskState::Failed][state];
             let disk = DiskReport { state, sync_ms };
-            Report { load, draining, settled, lag, warm, ready, version, identity, keys, disk }
+            Report {
+                load, draining, settled, lag, warm, ready, version, identity, keys, disk, room,
+            }
         }
     }
 
@@ -234,12 +260,13 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_a_panic(texts in vec("\\PC{0,60}", 8), numbers in "[0-9 ]{0,90}") {
-            let keys = [PHASE, VERSION, LOAD, SETTLED, WARM, READY, IDENTITY, KEYS];
+        fn any_text_is_read_without_a_panic(texts in vec("\\PC{0,60}", 10), numbers in "[0-9 ]{0,90}") {
+            let keys = [PHASE, VERSION, LOAD, SETTLED, WARM, READY, IDENTITY, KEYS, DISK, ROOM];
             let mut pairs: Vec<_> = keys.into_iter().zip(texts).collect();
             back(&pairs);
-            pairs[2].1.clone_from(&numbers);
-            pairs[3].1 = numbers;
+            for at in [2, 3, 6, 7, 8, 9] {
+                pairs[at].1.clone_from(&numbers);
+            }
             back(&pairs);
         }
     }
@@ -291,6 +318,7 @@ mod tests {
                 newest: Some(GossipKeyId(u64::MAX)),
                 sending: Some(GossipKeyId(u64::MAX)),
             },
+            room: Some(Room { data_bytes: 1 << 50, free_bytes: 1 << 50, size_bytes: 1 << 50 }),
         };
         let region = Region::new("r".repeat(32)).unwrap();
         let zone = Zone::new("z".repeat(32)).unwrap();

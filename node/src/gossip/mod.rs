@@ -27,6 +27,7 @@ mod transport;
 mod view;
 
 pub(crate) use config::{GossipConfig, GossipTiming};
+pub(crate) use counters::Counters;
 pub(crate) use filter::Filter;
 pub(crate) use keyring::{GossipKey, Keyring};
 pub(crate) use keystore::Keys;

@@ -80,7 +80,6 @@ impl Gossip {
     }
 
     /// What was counted.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for telemetry, which does not read it yet"))]
     pub(crate) fn counters(&self) -> Arc<Counters> {
         self.service.counters.clone()
     }

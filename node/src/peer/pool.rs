@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::delay::Delayed;
 use super::health::Health;
 use super::link::Link;
+use crate::count::Count;
 use crate::decided::Decided;
 use crate::identity::{Tls, server_name};
 
@@ -61,6 +62,20 @@ struct Inner {
     health: Mutex<HashMap<NodeId, Arc<Health>>>,
     /// Addresses at which nodes have said who they are; they may be newer than the registry's.
     met: Mutex<HashMap<NodeId, Met>>,
+    ejections: Count,
+}
+
+/// What there is to say of all peers together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Figures {
+    /// Connections that are kept, one for each lane in use.
+    pub(crate) channels: usize,
+    /// Peers that get no calls now.
+    pub(crate) ejected: usize,
+    /// How often one was taken out.
+    pub(crate) ejections: u64,
+    /// Mean round trips to those that answer, shortest first.
+    pub(crate) rtts: Vec<Duration>,
 }
 
 /// Where a node was met, and what the registry said of it then.
@@ -90,6 +105,7 @@ impl Peers {
             channels: Mutex::new(HashMap::new()),
             health: Mutex::new(HashMap::new()),
             met: Mutex::new(HashMap::new()),
+            ejections: Count::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -190,6 +206,7 @@ impl Peers {
     /// A connection to the peer failed: it gets no calls until it answers a ping.
     pub(crate) fn failed(&self, to: NodeId) {
         if self.health(to).eject() {
+            self.inner.ejections.add();
             tracing::info!(peer = %to, "peer taken out: its connection failed");
         }
     }
@@ -202,6 +219,18 @@ impl Peers {
     /// The measured round trip in ms.
     pub(crate) fn rtt_ms(&self, to: NodeId) -> Option<f64> {
         Some(self.health(to).rtt()?.as_secs_f64() * 1_000.0)
+    }
+
+    /// All peers together.
+    pub(crate) fn figures(&self) -> Figures {
+        let health = self.inner.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let answering = health.values().filter(|health| !health.is_ejected());
+        let mut rtts: Vec<Duration> = answering.filter_map(|health| health.rtt()).collect();
+        rtts.sort_unstable();
+        let ejected = health.values().filter(|health| health.is_ejected()).count();
+        drop(health);
+        let channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner).len();
+        Figures { channels, ejected, ejections: self.inner.ejections.get(), rtts }
     }
 
     /// Forgets connections and health of nodes that are no longer registered.

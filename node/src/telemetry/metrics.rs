@@ -1,30 +1,24 @@
-//! All that a node counts: every name, help text and label value stands here.
+//! What a node counts while it works, and the page on which it is read with what is measured only
+//! when somebody asks.
+//!
+//! Names, help texts and label values stand in `names`. Counting costs an atomic addition.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric as Registered, Registry};
 
-use crate::gateway::{Outcome, Timings};
-
-/// The smallest bucket of a duration, in seconds: a warm call waits less than that for nothing.
-const BUCKET_SECONDS_MIN: f64 = 50e-6;
-/// Buckets of a duration, each twice the one before: the last is 52 s.
-const BUCKETS: u16 = 21;
-
-/// The label values of `outcome`.
-const OUTCOMES: [(Outcome, &str); 5] = [
-    (Outcome::Ok, "ok"),
-    (Outcome::FunctionError, "function_error"),
-    (Outcome::Refused, "refused"),
-    (Outcome::Failed, "failed"),
-    (Outcome::Gone, "gone"),
-];
+use super::measured::Page;
+use super::names::{self, BUCKETS_SECONDS, Metric};
+use crate::gateway::{Outcome, Reason, Timings, reason_names};
 
 /// What a node counts. A clone counts into the same.
 #[derive(Clone)]
@@ -34,7 +28,10 @@ pub(crate) struct Metrics {
 
 struct Inner {
     registry: Registry,
-    calls: [Counter; OUTCOMES.len()],
+    /// By outcome, each by place.
+    calls: Vec<Counter>,
+    /// By reason.
+    problems: Vec<Counter>,
     broken: Counter,
     forwarded: Counter,
     received: Counter,
@@ -47,104 +44,52 @@ struct Inner {
     start: Histogram,
     exec: Histogram,
     hop: Histogram,
-    running: Gauge,
-    warm: Gauge,
-    ready: Gauge,
     connections: Gauge,
-    /// Says how many guests run and how many functions are warm and ready.
-    measure: OnceLock<Measure>,
+    syncs: Histogram,
+    syncs_failed: Counter,
+    measure: Arc<OnceLock<Measure>>,
 }
 
-type Measure = Box<dyn Fn() -> (u32, usize, usize) + Send + Sync>;
+type Measure = Box<dyn Fn(&mut Page) + Send + Sync>;
 
 impl Metrics {
     /// Nothing counted yet.
     pub(crate) fn new() -> Self {
-        let mut registry = Registry::default();
-        let outcomes = Family::<[(&'static str, &'static str); 1], Counter>::default();
-        let calls =
-            OUTCOMES.map(|(_, value)| outcomes.get_or_create(&[("outcome", value)]).clone());
-        registry.register(
-            "nigh_gateway_calls",
-            "Calls that entered here, by outcome: ok, function_error, refused, failed, gone",
-            outcomes,
-        );
-        let mut counter = |name, help| {
-            let counter = Counter::default();
-            registry.register(name, help, counter.clone());
-            counter
-        };
-        let broken = counter(
-            "nigh_gateway_answers_broken",
-            "Answers that broke off after their head was sent",
-        );
-        let forwarded = counter("nigh_gateway_forwarded", "Calls sent on to another node");
-        let received = counter("nigh_gateway_received", "Calls received from other nodes");
-        let cold = counter(
-            "nigh_gateway_cold",
-            "Calls run here that waited for a load, fetch or compilation",
-        );
-        let retries = counter("nigh_gateway_retries", "Further tries of calls");
-        let connections_refused = counter(
-            "nigh_gateway_connections_refused",
-            "Connections closed because there were too many",
-        );
-        let log_lines = counter("nigh_logs_lines", "Lines printed by guests");
-        let mut histogram = |name, help| {
-            let histogram = Histogram::new(exponential_buckets(BUCKET_SECONDS_MIN, 2.0, BUCKETS));
-            registry.register(name, help, histogram.clone());
-            histogram
-        };
-        let total = histogram(
-            "nigh_gateway_call_seconds",
-            "From a call's arrival to the head of its answer, where it entered",
-        );
-        let queue = histogram("nigh_gateway_queue_seconds", "Wait for a free place, where it ran");
-        let start = histogram("nigh_gateway_start_seconds", "Wait for a load, where it ran");
-        let exec = histogram(
-            "nigh_gateway_exec_seconds",
-            "From the guest's start to the head of its answer, where it ran",
-        );
-        let hop = histogram(
-            "nigh_gateway_hop_seconds",
-            "On the way to another node and back, where it entered",
-        );
-        let mut gauge = |name, help| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        };
-        let running = gauge("nigh_runtime_running", "Guest instances running");
-        let warm = gauge("nigh_agent_warm", "Functions loaded");
-        let ready = gauge("nigh_agent_ready", "Functions whose compiled artifact is on disk");
-        let connections = gauge("nigh_gateway_connections", "Connections of HTTP callers");
+        let mut all = Registry::default();
+        let measure: Arc<OnceLock<Measure>> = Arc::default();
+        all.register_collector(Box::new(Measured(measure.clone())));
         let inner = Inner {
-            registry,
-            calls,
-            broken,
-            forwarded,
-            received,
-            cold,
-            retries,
-            connections_refused,
-            log_lines,
-            total,
-            queue,
-            start,
-            exec,
-            hop,
-            running,
-            warm,
-            ready,
-            connections,
-            measure: OnceLock::new(),
+            calls: counters(&mut all, &names::CALLS),
+            problems: counters(&mut all, &names::PROBLEMS),
+            broken: counter(&mut all, &names::BROKEN),
+            forwarded: counter(&mut all, &names::FORWARDED),
+            received: counter(&mut all, &names::RECEIVED),
+            cold: counter(&mut all, &names::COLD),
+            retries: counter(&mut all, &names::RETRIES),
+            connections_refused: counter(&mut all, &names::CONNECTIONS_REFUSED),
+            log_lines: counter(&mut all, &names::LOG_LINES),
+            total: histogram(&mut all, &names::CALL_SECONDS),
+            queue: histogram(&mut all, &names::QUEUE_SECONDS),
+            start: histogram(&mut all, &names::START_SECONDS),
+            exec: histogram(&mut all, &names::EXEC_SECONDS),
+            hop: histogram(&mut all, &names::HOP_SECONDS),
+            connections: registered(&mut all, &names::CONNECTIONS, Gauge::default()),
+            syncs: histogram(&mut all, &names::SYNC_SECONDS),
+            syncs_failed: counter(&mut all, &names::SYNCS_FAILED),
+            measure,
+            registry: all,
         };
         Self { inner: Arc::new(inner) }
     }
 
     /// A call has entered; it counts as gone unless its end is told.
     pub(crate) fn enter(&self) -> Counting {
-        Counting { metrics: self.clone(), began: Instant::now(), outcome: Outcome::Gone }
+        Counting {
+            metrics: self.clone(),
+            began: Instant::now(),
+            outcome: Outcome::Gone,
+            place: Place::Here,
+        }
     }
 
     /// A call was sent on.
@@ -198,25 +143,22 @@ impl Metrics {
         &self.inner.connections
     }
 
-    /// Names whoever knows how many guests run and how many functions are warm and ready. It is
-    /// asked when the metrics are read; the first one named stays.
-    pub(crate) fn measure(
-        &self,
-        measure: impl Fn() -> (u32, usize, usize) + Send + Sync + 'static,
-    ) {
+    /// The log was synced, or could not be.
+    pub(crate) fn synced(&self, took: Duration, ok: bool) {
+        self.inner.syncs.observe(took.as_secs_f64());
+        if !ok {
+            self.inner.syncs_failed.inc();
+        }
+    }
+
+    /// Names whoever knows the rest. It is asked when the metrics are read; the first one named
+    /// stays.
+    pub(crate) fn measure(&self, measure: impl Fn(&mut Page) + Send + Sync + 'static) {
         let _ = self.inner.measure.set(Box::new(measure));
     }
 
     /// Everything in the OpenMetrics text format, which Prometheus reads.
     pub(crate) fn render(&self) -> String {
-        let Inner { measure, running, warm, ready, .. } = &*self.inner;
-        if let Some(measure) = measure.get() {
-            let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-            let (guests, loaded, compiled) = measure();
-            running.set(guests.into());
-            warm.set(count(loaded));
-            ready.set(count(compiled));
-        }
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.inner.registry);
@@ -224,25 +166,90 @@ impl Metrics {
     }
 }
 
+/// A histogram of durations that other parts keep: a clone counts into the same.
+pub(crate) fn durations() -> Histogram {
+    Histogram::new(BUCKETS_SECONDS)
+}
+
+fn registered<M: Registered + Clone>(registry: &mut Registry, metric: &Metric, value: M) -> M {
+    match metric.unit() {
+        Some(unit) => {
+            registry.register_with_unit(metric.stem(), metric.help, unit, value.clone());
+        }
+        None => registry.register(metric.stem(), metric.help, value.clone()),
+    }
+    value
+}
+
+fn counter(registry: &mut Registry, metric: &Metric) -> Counter {
+    registered(registry, metric, Counter::default())
+}
+
+fn histogram(registry: &mut Registry, metric: &Metric) -> Histogram {
+    registered(registry, metric, durations())
+}
+
+/// A counter for every combination of label values, in their order, each shown from the start.
+fn counters(registry: &mut Registry, metric: &Metric) -> Vec<Counter> {
+    let family = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+    let family = registered(registry, metric, family);
+    metric.combinations().iter().map(|labels| family.get_or_create(labels).clone()).collect()
+}
+
+/// Brings what is measured onto the page.
+struct Measured(Arc<OnceLock<Measure>>);
+
+impl Collector for Measured {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page::default();
+        if let Some(measure) = self.0.get() {
+            measure(&mut page);
+        }
+        page.encode(encoder)
+    }
+}
+
+impl fmt::Debug for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Measured").finish_non_exhaustive()
+    }
+}
+
+/// Which node answered a call, in the order of `names::PLACE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The one where it entered.
+    Here,
+    /// Another one.
+    There,
+}
+
 /// A call from its entry to the head of its answer.
 pub(crate) struct Counting {
     metrics: Metrics,
     began: Instant,
     outcome: Outcome,
+    place: Place,
 }
 
 impl Counting {
-    /// The call ends like this.
-    pub(crate) fn ends(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+    /// The call ends like this, by the word of this node; `reason` when the platform answers.
+    pub(crate) fn ends(mut self, outcome: Outcome, place: Place, reason: Option<&Reason>) {
+        (self.outcome, self.place) = (outcome, place);
+        let at = reason.and_then(|reason| reason_names().position(|name| name == reason.name));
+        if let Some(counter) = at.and_then(|at| self.metrics.inner.problems.get(at)) {
+            counter.inc();
+        }
     }
 }
 
 impl Drop for Counting {
     fn drop(&mut self) {
         let inner = &self.metrics.inner;
-        if let Some(at) = OUTCOMES.iter().position(|(outcome, _)| *outcome == self.outcome) {
-            inner.calls[at].inc();
+        let places = names::PLACE.values().len();
+        if let Some(counter) = inner.calls.get(self.outcome as usize * places + self.place as usize)
+        {
+            counter.inc();
         }
         inner.total.observe(self.began.elapsed().as_secs_f64());
     }
@@ -251,35 +258,50 @@ impl Drop for Counting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::reasons;
+
+    fn has(metrics: &Metrics, line: &str) {
+        let text = metrics.render();
+        assert!(text.lines().any(|known| known == line), "no line `{line}` in\n{text}");
+    }
 
     #[test]
-    fn calls_are_counted_by_outcome_and_abandoned_ones_too() {
+    fn calls_are_counted_by_outcome_place_and_reason_and_abandoned_ones_too() {
         let metrics = Metrics::new();
-        metrics.enter().ends(Outcome::Ok);
+        metrics.enter().ends(Outcome::Ok, Place::There, None);
+        metrics.enter().ends(Outcome::Refused, Place::Here, Some(reasons::NO_CAPACITY));
         drop(metrics.enter());
         let timings = Timings { exec: Duration::from_millis(3), ..Timings::default() };
         metrics.ran(&timings, true);
-        metrics.measure(|| (1, 2, 3));
-        let text = metrics.render();
         for line in [
-            "nigh_gateway_calls_total{outcome=\"ok\"} 1",
-            "nigh_gateway_calls_total{outcome=\"gone\"} 1",
-            "nigh_gateway_calls_total{outcome=\"refused\"} 0",
+            "nigh_gateway_calls_total{outcome=\"ok\",place=\"there\"} 1",
+            "nigh_gateway_calls_total{outcome=\"ok\",place=\"here\"} 0",
+            "nigh_gateway_calls_total{outcome=\"refused\",place=\"here\"} 1",
+            "nigh_gateway_calls_total{outcome=\"gone\",place=\"here\"} 1",
+            "nigh_gateway_problems_total{reason=\"NO_CAPACITY\"} 1",
+            "nigh_gateway_problems_total{reason=\"NO_NODE\"} 0",
             "nigh_gateway_cold_total 1",
             "nigh_gateway_exec_seconds_count 1",
-            "nigh_runtime_running 1",
-            "nigh_agent_ready 3",
+            "nigh_gateway_exec_seconds_bucket{le=\"0.002\"} 0",
+            "nigh_gateway_exec_seconds_bucket{le=\"0.003\"} 1",
         ] {
-            assert!(text.contains(line), "{line}\n{text}");
+            has(&metrics, line);
         }
     }
 
     #[test]
-    fn every_name_says_part_thing_and_unit() {
-        let text = Metrics::new().render();
-        for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
-            assert!(line.starts_with("# TYPE nigh_"), "{line}");
-            assert!(!line.ends_with("histogram") || line.contains("_seconds "), "{line}");
-        }
+    fn a_sync_is_counted_and_a_failed_one_twice() {
+        let metrics = Metrics::new();
+        metrics.synced(Duration::from_millis(4), true);
+        metrics.synced(Duration::from_millis(40), false);
+        has(&metrics, "nigh_wal_sync_seconds_count 2");
+        has(&metrics, "nigh_wal_syncs_failed_total 1");
+    }
+
+    #[test]
+    fn what_is_measured_stands_on_the_same_page() {
+        let metrics = Metrics::new();
+        metrics.measure(|page| page.set(&names::RUNNING, 7.0));
+        has(&metrics, "nigh_runtime_running 7.0");
     }
 }

@@ -1,11 +1,19 @@
 //! What can be read of a node: what its guests print, and what it counts.
 //!
-//! Nothing here decides anything; a reader that is slow loses lines, never a call.
+//! `names` is the table of all metrics, `metrics` counts, `measured` is the rest of the page,
+//! filled by `sources` when it is read. Nothing here decides anything; a reader that is slow loses
+//! lines, never a call.
 
+#[cfg(test)]
+mod checks;
 mod logs;
+mod measured;
 mod metrics;
+pub(crate) mod names;
+mod sources;
 mod tail;
 
 pub(crate) use logs::{LogBook, Origin};
-pub(crate) use metrics::Metrics;
+pub(crate) use metrics::{Metrics, Place, durations};
+pub(crate) use sources::Sources;
 pub(crate) use tail::{peer_logs_service, public_logs_service};

@@ -1,12 +1,14 @@
 //! The one seam to the disk: everything that must survive goes through [`Disk`].
 //!
 //! [`RealDisk`] is the operating system's; [`FaultyDisk`] lives in memory, fails as asked and
-//! forgets at a power cut what was not synced. The state database (sled) is the one exception:
-//! it does its own I/O, and nothing depends on it that the log and snapshots cannot rebuild.
+//! forgets at a power cut what was not synced; [`WatchedDisk`] tells how long another one's syncs
+//! take. The state database (sled) is the one exception: it does its own I/O, and nothing depends
+//! on it that the log and snapshots cannot rebuild.
 
 mod faulty;
 mod files;
 mod real;
+mod watched;
 
 use std::fmt;
 use std::io;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 pub use faulty::{Counts, FaultyDisk, Op};
 pub(crate) use files::{TEMPORARY_SUFFIX, TempFile, read_file, remove_temporary, write_file};
 pub use real::RealDisk;
+pub use watched::{OnSync, WatchedDisk};
 
 /// Folders and files by name. Blocking: call it from a thread that may wait.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {

@@ -60,7 +60,7 @@ async fn a_function_answers_and_the_answer_says_where_and_how_it_ran() {
     assert_eq!(value("spin-base-path").unwrap(), "/echo");
     assert!(value("x-request-id").is_some() && value("traceparent").is_some());
     let text = cluster.nodes[0].metrics.render();
-    assert!(text.contains("nigh_gateway_calls_total{outcome=\"ok\"} 2"), "{text}");
+    assert!(text.contains("nigh_gateway_calls_total{outcome=\"ok\",place=\"here\"} 2"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -47,7 +47,10 @@ async fn each_way_to_fail_has_its_reason() {
     }
     cluster.nodes[0].idle().await;
     let text = cluster.nodes[0].metrics.render();
-    assert!(text.contains("nigh_gateway_calls_total{outcome=\"function_error\"} 5"), "{text}");
+    assert!(
+        text.contains("nigh_gateway_calls_total{outcome=\"function_error\",place=\"here\"} 5"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
