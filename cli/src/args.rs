@@ -21,8 +21,8 @@ Examples:
 
 Exit status:
   0 done · 1 internal error · 2 wrong usage · 3 not found · 4 invalid or refused ·
-  5 unavailable · 6 timed out · 22 the function itself answered 4xx or 5xx ·
-  130 interrupted")]
+  5 unavailable · 6 timed out · 7, 8 not all is well (`nigh status`) ·
+  22 the function itself answered 4xx or 5xx · 130 interrupted")]
 pub(crate) struct Cli {
     /// API of a node, as an option before the verb
     #[arg(long = "api", id = "api_first", value_name = "URL", hide = true)]
@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Logs(verb::logs::Args),
     /// List nodes
     Nodes(verb::nodes::Args),
+    /// Show the cluster on one screen, and whether all is well
+    Status(verb::status::Args),
     /// Look after the cluster itself
     Operator(verb::operator::Args),
     /// Print a completion script for a shell

@@ -7,6 +7,10 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
 
 /// The command line or the configuration is wrong.
 const EXIT_USAGE: u8 = 2;
+/// `nigh status` found something that needs attention.
+const EXIT_ATTENTION: u8 = 7;
+/// `nigh status`: no leader with a quorum is known.
+const EXIT_NO_QUORUM: u8 = 8;
 /// The function itself answered with a client or server error.
 const EXIT_ANSWERED_ERROR: u8 = 22;
 /// Stopped by Ctrl-C: what a shell reports of a program that the signal ended.
@@ -51,6 +55,22 @@ impl Failure {
     /// The function answered with an error; everything worth saying has been printed.
     pub(crate) fn answered_error() -> Self {
         Self { exit: EXIT_ANSWERED_ERROR, ..Self::internal("") }
+    }
+
+    /// Something needs attention; everything worth saying has been printed.
+    pub(crate) fn needs_attention() -> Self {
+        Self { exit: EXIT_ATTENTION, ..Self::internal("") }
+    }
+
+    /// Nothing can be changed; everything worth saying has been printed.
+    pub(crate) fn no_quorum() -> Self {
+        Self { exit: EXIT_NO_QUORUM, ..Self::internal("") }
+    }
+
+    /// The same, for those who have said it in another way.
+    #[must_use]
+    pub(crate) fn said(self) -> Self {
+        Self { exit: self.exit, ..Self::internal("") }
     }
 
     /// Whoever read the output has gone: nothing to say, and nobody to say it to.
@@ -152,5 +172,8 @@ mod tests {
         assert_eq!((of(Kind::Unavailable), of(Kind::Exhausted)), (5, 5));
         assert_eq!(of(Kind::Timeout), 6);
         assert_eq!(Failure::answered_error().exit(), 22);
+        assert_eq!((Failure::needs_attention().exit(), Failure::no_quorum().exit()), (7, 8));
+        let said = Failure::new(Kind::Timeout, "x").said();
+        assert_eq!((said.exit(), said.is_silent()), (6, true));
     }
 }

@@ -11,6 +11,16 @@ pub(crate) fn rfc3339(seconds: i64, nanos: i32) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
+/// The same for milliseconds since 1970.
+pub(crate) fn rfc3339_ms(ms: u64) -> String {
+    rfc3339((ms / 1_000) as i64, (ms % 1_000) as i32 * 1_000_000)
+}
+
+/// The time of day in milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
 /// The same for a time that the clock gave.
 pub(crate) fn rfc3339_of(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -11,6 +11,7 @@ pub(crate) mod man;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod operator;
+pub(crate) mod status;
 pub(crate) mod up;
 
 use crate::args::{Cli, Command};
@@ -29,6 +30,7 @@ pub(crate) async fn run(cli: Cli) -> Result {
         Command::Load(args) => Box::pin(load::run(*args, api, output)).await,
         Command::Logs(args) => logs::run(args, api, output).await,
         Command::Nodes(args) => nodes::run(args, api, output).await,
+        Command::Status(args) => status::run(args, api, output).await,
         Command::Operator(args) => operator::run(args, api, output).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

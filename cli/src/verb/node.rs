@@ -9,7 +9,7 @@ use nigh_node::{Error, Node};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Failure, Result};
-use crate::logging;
+use crate::logging::{self, LogFormat};
 use settings::Settings;
 
 /// What the node has to end its calls and close its files when it is stopped.
@@ -30,7 +30,8 @@ the flags' names with _ for -, such as rtt_matrix; join is a list. On a data fol
 belongs to a cluster already, --bootstrap and --join only help to find the others, and
 neither is needed.
 
-NIGH_LOG (or RUST_LOG) says what is logged, such as info or nigh_node=debug.")]
+NIGH_LOG (or RUST_LOG) says what is logged, such as info or nigh_node=debug; --log-format
+says how.")]
 pub(crate) struct Args {
     /// TOML file with any of the settings below
     #[arg(long, env = "NIGH_CONFIG", value_name = "FILE")]
@@ -41,8 +42,20 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result {
     let settings = Settings::collect(args.flags, args.config.as_deref())?;
+    let format = settings.log_format();
     let config = settings.validate()?;
-    logging::to_stderr()?;
+    logging::to_stderr(format)?;
+    match (format, Box::pin(serve(config)).await) {
+        (LogFormat::Json, Err(failure)) => {
+            tracing::error!(exit = failure.exit(), "{failure}");
+            Err(failure.said())
+        }
+        (_, ended) => ended,
+    }
+}
+
+/// Runs the node until it is asked to stop or cannot go on.
+async fn serve(config: nigh_node::Config) -> Result {
     let mut terminate = signal(SignalKind::terminate())
         .map_err(|error| Failure::internal(format!("cannot watch for SIGTERM: {error}")))?;
 

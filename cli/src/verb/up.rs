@@ -14,10 +14,11 @@ use crate::local::cluster::Cluster;
 use crate::local::folder::{Folder, Note};
 use crate::local::layout::{self, NODES_MAX, Place, Ports};
 use crate::local::ports;
+use crate::logging::{self, LogFormat};
 use crate::output::{self, Format};
 use crate::progress::Progress;
+use crate::rtt;
 use crate::table::{Rows, count};
-use crate::{logging, rtt};
 
 /// Nodes of a new cluster unless something else is said.
 const NODES_DEFAULT: u16 = 5;
@@ -66,6 +67,10 @@ pub(crate) struct Args {
     /// Show on the terminal what the nodes log
     #[arg(long)]
     verbose: bool,
+    /// How the nodes' events are written
+    #[arg(long, env = "NIGH_LOG_FORMAT", value_enum, default_value_t, value_name = "text|json")]
+    #[arg(hide_possible_values = true)]
+    log_format: LogFormat,
     /// Seed of everything that the demonstration draws
     #[arg(long, value_name = "N", default_value_t = demo::SEED, hide = true)]
     demo_seed: u64,
@@ -84,7 +89,7 @@ pub(crate) async fn run(args: Args, format: Format) -> Result {
         folder.empty()?;
     }
     folder.prepare(&places)?;
-    logging::to_file(&folder.log(), args.verbose)?;
+    logging::to_file(&folder.log(), args.verbose, args.log_format)?;
     let mut terminate = signal(SignalKind::terminate())
         .map_err(|error| Failure::internal(format!("cannot watch for SIGTERM: {error}")))?;
 

@@ -11,6 +11,7 @@ use nigh_node::{CERTIFICATE_LIFE, Config, Start, TokenSource};
 use nigh_placement::geo::known_region;
 
 use crate::failure::{Failure, Result};
+use crate::logging::LogFormat;
 use crate::rtt;
 use crate::section::{self, Bad, Section};
 
@@ -90,6 +91,10 @@ pub(crate) struct Flags {
     /// Compilations at once [default: half the cores]
     #[arg(long, env = "NIGH_COMPILE_THREADS", value_name = "N")]
     compile_threads: Option<u32>,
+    /// How events are written to stderr [default: text]
+    #[arg(long, env = "NIGH_LOG_FORMAT", value_enum, value_name = "text|json")]
+    #[arg(hide_possible_values = true)]
+    log_format: Option<LogFormat>,
 }
 
 /// Settings from all their sources.
@@ -101,6 +106,11 @@ impl Settings {
     pub(crate) fn collect(flags: Flags, file: Option<&Path>) -> Result<Self> {
         let from_file = file.map(read).transpose()?.unwrap_or_default();
         Ok(Self(flags.or(from_file)))
+    }
+
+    /// How events are written.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.0.log_format.unwrap_or_default()
     }
 
     /// Checks everything that can be checked before a socket opens.
@@ -192,6 +202,7 @@ impl Flags {
             slots: self.slots.or(file.slots),
             guest_threads: self.guest_threads.or(file.guest_threads),
             compile_threads: self.compile_threads.or(file.compile_threads),
+            log_format: self.log_format.or(file.log_format),
         }
     }
 }
@@ -226,6 +237,7 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         "slots",
         "guest_threads",
         "compile_threads",
+        "log_format",
     ])?;
     let text = |key| Ok(root.string(key)?.map(str::to_owned));
     let join: Vec<String> = root.strings("join")?.into_iter().map(str::to_owned).collect();
@@ -250,6 +262,15 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         slots: root.count("slots", SLOTS_MAX)?,
         guest_threads: root.count("guest_threads", THREADS_MAX)?,
         compile_threads: root.count("compile_threads", THREADS_MAX)?,
+        log_format: log_format(root)?,
+    })
+}
+
+fn log_format(root: &Section<'_>) -> std::result::Result<Option<LogFormat>, Bad> {
+    let Some(name) = root.string("log_format")? else { return Ok(None) };
+    let known = <LogFormat as clap::ValueEnum>::from_str(name, false);
+    known.map(Some).map_err(|_| {
+        root.bad("log_format", format!("`{name}` is none of {}", LogFormat::NAMES.join(", ")))
     })
 }
 
@@ -418,11 +439,15 @@ mod tests {
     fn flags_win_over_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.toml");
-        let file = "name = \"file\"\nregion = \"us-east-1\"\nbootstrap = true\nslots = 7\n\
+        let file = "name = \"file\"\nregion = \"us-east-1\"\nbootstrap = true\nslots = 7\nlog_format = \"json\"\n\
                     peer = \"10.0.0.1:7401\"";
         std::fs::write(&path, file).unwrap();
         let flags = Flags { join: Some(vec!["b:7401".into()]), ..flags() };
-        let config = Settings::collect(flags, Some(&path)).unwrap().validate().unwrap();
+        let text = Flags { log_format: Some(LogFormat::Text), ..flags.clone() };
+        let of = |flags| Settings::collect(flags, Some(&path)).unwrap();
+        assert_eq!(of(flags.clone()).log_format(), LogFormat::Json);
+        assert_eq!(of(text).log_format(), LogFormat::Text);
+        let config = of(flags).validate().unwrap();
         assert_eq!((config.name.as_str(), config.region.as_str()), ("a", "eu-west-1"));
         assert_eq!(config.start, Start::Join(vec!["b:7401".into()]));
         assert_eq!((config.slots, config.peer.to_string().as_str()), (7, "10.0.0.1:7401"));
@@ -438,6 +463,7 @@ mod tests {
             ("join = \"a:1\"", "list"),
             ("bootstrap = \"yes\"", "true or false"),
             ("name = ", "line 1 is not TOML"),
+            ("log_format = \"xml\"", "`xml` is none of text, json"),
         ] {
             std::fs::write(&path, text).unwrap();
             let said = Settings::collect(flags(), Some(&path)).unwrap_err().to_string();
