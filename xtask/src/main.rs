@@ -16,6 +16,8 @@ mod guests;
 mod source;
 mod step;
 mod verify;
+#[cfg(test)]
+mod watching;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
