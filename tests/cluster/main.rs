@@ -24,5 +24,6 @@ mod refused_nodes;
 mod residency;
 mod retried;
 mod revisions;
+mod sight;
 mod up;
 mod voters;
