@@ -43,6 +43,10 @@ impl Disk for WatchedDisk {
         self.disk.create_dir(path)
     }
 
+    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_private_dir(path)
+    }
+
     fn create(&self, path: &Path, allocate: u64) -> io::Result<Arc<dyn DiskFile>> {
         Ok(self.watched(path, self.disk.create(path, allocate)?))
     }
