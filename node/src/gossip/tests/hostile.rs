@@ -158,12 +158,13 @@ async fn a_failure_inside_chitchat_is_survived() {
     let about = ChitchatId::new("2", 1, cluster.nodes[&2].address);
     let member = Member::new().await;
     member.meet(victim.address).await;
-    let message = member.message(&forged(&about));
-    victim.gossip.service().take(member.address(), message);
     let counters = victim.gossip.counters();
     let deadline = Instant::now() + HAPPENED_WITHIN;
     while counters.restarts.get() == 0 {
         assert!(Instant::now() < deadline, "it did not fail: {counters:?}");
+        // The answer that makes the member heard may still be on its way.
+        let message = member.message(&forged(&about));
+        victim.gossip.service().take(member.address(), message);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     victim.publish(&report(3));
