@@ -240,13 +240,12 @@ impl cluster_server::Cluster for ClusterService {
         request: Request<v1::RotateGossipKeysRequest>,
     ) -> Result<Response<v1::RotateGossipKeysResponse>, Status> {
         let id = request.into_inner().request_id;
-        let id = (!id.is_empty())
-            .then(|| RequestId::new(id))
-            .transpose()
-            .map_err(|error| status::of_kind(Kind::Invalid, "BAD_REQUEST_ID", error.to_string()))?;
+        let id = (!id.is_empty()).then(|| RequestId::new(id)).transpose().map_err(|error| {
+            nigh_proto::status::of_kind(Kind::Invalid, "BAD_REQUEST_ID", error.to_string())
+        })?;
         let (_, outcome) = self.control.propose(id, Command::RotateGossipKeys).await?;
         outcome.map_err(|refusal| {
-            status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string())
+            nigh_proto::status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string())
         })?;
         let replaced = async {
             let mut changes = self.control.decided.changes();
@@ -263,7 +262,7 @@ impl cluster_server::Cluster for ClusterService {
         };
         let key = tokio::time::timeout(ROTATE_TIMEOUT, replaced).await.map_err(|_| {
             let message = "the keys were not replaced within 6 s; the leader goes on with it";
-            status::of(Code::DeadlineExceeded, "ROTATION_TIMED_OUT", message.to_owned())
+            nigh_proto::status::of(Code::DeadlineExceeded, "ROTATION_TIMED_OUT", message.to_owned())
         })??;
         Ok(Response::new(v1::RotateGossipKeysResponse { key_id: key.to_string() }))
     }
@@ -305,7 +304,7 @@ impl cluster_server::Cluster for ClusterService {
 }
 
 fn refused(refusal: &Refusal) -> Status {
-    status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string())
+    nigh_proto::status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string())
 }
 
 fn unavailable(message: &str) -> Status {
