@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nigh_model::command::{Command, Refusal};
 use nigh_model::{FunctionName, FunctionRef, NodeName, Region, RevisionId};
+use openraft::async_runtime::WatchReceiver as _;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -137,6 +138,16 @@ impl Three {
         }
     }
 
+    /// What each node knows of the group.
+    fn said(&self) -> String {
+        let said = self.members.iter().map(|member| {
+            let control = member.node.control();
+            let metrics = control.raft.metrics().borrow_watched().clone();
+            format!("\n{:?}\n{metrics}", control.health.now())
+        });
+        said.collect()
+    }
+
     async fn stop(self) {
         let stops = self.members.into_iter().map(|member| Box::pin(member.node.shutdown(GRACE)));
         futures::future::join_all(stops).await;
@@ -200,7 +211,7 @@ async fn a_leader_whose_log_fails_steps_down_serves_on_and_comes_back() {
     three.members[first].disk.set_failing(true);
     let began = Instant::now();
     let index = loop {
-        assert!(began.elapsed() < LIMIT, "nobody else leads");
+        assert!(began.elapsed() < LIMIT, "nobody else leads: {}", three.said());
         if let Ok(index) = three.propose(through, 1_000).await {
             break index;
         }
