@@ -66,7 +66,7 @@ fn named(port: &Value) -> (&str, u64) {
 }
 
 /// What the API port speaks.
-const SCHEME: &str = "HTTP";
+const SCHEME: &str = "HTTPS";
 
 #[test]
 fn every_node_is_closed_and_bounded() {
