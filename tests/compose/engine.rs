@@ -46,10 +46,12 @@ impl Compose {
         command
     }
 
-    /// Runs a command of it to its end.
-    pub(crate) async fn run(self, env: &[(String, String)], args: &[&str]) -> Ran {
-        let mut command = self.command(LIMIT, args);
-        command.envs(env.iter().cloned());
+    /// Runs a command of it to its end, with these variables.
+    pub(crate) async fn run(self, env: &[String], args: &[&str]) -> Ran {
+        // By `env`, since the harness takes away what a developer has set.
+        let mut command = Command::new("env");
+        let compose = self.command(LIMIT, args);
+        command.args(env).arg(compose.get_program()).args(compose.get_args());
         output(command).await
     }
 }

@@ -1,6 +1,7 @@
 //! What the nodes of a project say of themselves and of each other, over their published ports.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use http::Method;
 use nigh_proto::v1::StatusResponse;
 
 use crate::harness::grpc::Api;
-use crate::harness::{Caller, Ran, Seen, nigh, wait_until};
+use crate::harness::{Caller, Ran, Seen, output, wait_until};
 use crate::project::{NODES, Project};
 
 /// A node that was started, or came back, is a member like the others by then.
@@ -26,10 +27,12 @@ impl Project {
 
     /// Runs `nigh` on the host against a node.
     pub(crate) async fn nigh(&self, node: usize, args: &[&str]) -> Ran {
-        let api = format!("http://127.0.0.1:{}", self.api(node));
-        let mut words = vec!["--api", &api];
-        words.extend_from_slice(args);
-        nigh(words).await
+        let api = format!("127.0.0.1:{}", self.api(node));
+        // By `env`, since the harness takes away what a developer has set.
+        let mut command = Command::new("env");
+        command.arg(format!("NIGH_CREDENTIALS={}", self.credentials().display()));
+        command.arg(env!("CARGO_BIN_EXE_nigh")).args(["--api", &api]).args(args);
+        output(command).await
     }
 
     /// What a node says of itself.

@@ -6,11 +6,15 @@
 //! containers may use the same engine: what is not known to be dead is left alone until it is older
 //! than a test can be.
 
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
 
 use crate::engine::{Compose, docker, docker_now};
 use crate::harness::turn::is_failing;
@@ -34,6 +38,7 @@ pub(crate) struct Project {
     compose: Compose,
     ports: Ports,
     guard: Child,
+    folder: TempDir,
 }
 
 impl Project {
@@ -47,7 +52,21 @@ impl Project {
         }
         let name = format!("{PREFIX}{}-{}-{}", now(), namespace(), std::process::id());
         let guard = guard(&name);
-        Self { name, compose, ports: Ports::claim(), guard }
+        let folder = tempfile::tempdir().expect("there is room for temporary files");
+        Self { name, compose, ports: Ports::claim(), guard, folder }
+    }
+
+    /// What the first node knows its admin by, once it was fetched.
+    pub(crate) fn credentials(&self) -> PathBuf {
+        self.folder.path().join("admin.toml")
+    }
+
+    /// Fetches that, as an operator does.
+    pub(crate) async fn log_in(&self) {
+        let from = format!("{}:/data/admin.toml", self.container(0).await);
+        let to = self.credentials();
+        docker(&["cp", &from, &to.display().to_string()]).await;
+        std::fs::set_permissions(&to, Permissions::from_mode(0o600)).unwrap();
     }
 
     /// The HTTP port of a node on the host.
@@ -83,12 +102,12 @@ impl Project {
     }
 
     /// What moves the ports of the files.
-    fn env(&self) -> Vec<(String, String)> {
+    fn env(&self) -> Vec<String> {
         let mut env = Vec::new();
         for (index, node) in NODES.iter().enumerate() {
             let node = node.to_uppercase().replace('-', "_");
-            env.push((format!("NIGH_{node}_HTTP"), self.http(index).to_string()));
-            env.push((format!("NIGH_{node}_API"), self.api(index).to_string()));
+            env.push(format!("NIGH_{node}_HTTP={}", self.http(index)));
+            env.push(format!("NIGH_{node}_API={}", self.api(index)));
         }
         env
     }

@@ -66,6 +66,7 @@ async fn starts_and_answers(project: &Project, nodes: &[usize]) {
     let began = Instant::now();
     project.compose(&[], &["up", "-d"]).await.succeeded();
     eprintln!("up after {:.1?}", began.elapsed());
+    project.log_in().await;
     project.formed(nodes).await;
     eprintln!("formed after {:.1?}", began.elapsed());
     idle(project, nodes).await;
