@@ -103,8 +103,6 @@ fn tell(name: &str, calls: &[&Call]) {
     let mut took: Vec<Duration> = calls.iter().map(|call| call.took).collect();
     took.sort();
     let at = |share: f64| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
-        #[expect(clippy::cast_precision_loss, reason = "thousands of calls")]
         let index = (took.len() as f64 * share) as usize;
         took.get(index.min(took.len().saturating_sub(1))).copied().unwrap_or_default()
     };

@@ -13,7 +13,7 @@ use crate::harness::{Caller, Ran, Seen, output, wait_until};
 use crate::project::{NODES, Project};
 
 /// A node that was started, or came back, is a member like the others by then.
-const FORM_LIMIT: Duration = Duration::from_secs(60);
+const FORM_LIMIT: Duration = Duration::from_secs(120);
 /// What happens to a node is seen by the others by then.
 const SEEN_LIMIT: Duration = Duration::from_secs(20);
 /// Nodes agree on what is decided by then.

@@ -167,7 +167,6 @@ fn trial() -> Result<End> {
     })?;
     let size = said(docker().args(["image", "inspect", "--format", "{{.Size}}", NAME]))?;
     let bytes: u64 = String::from_utf8(size)?.trim().parse().context("docker says no size")?;
-    #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
     let megabytes = bytes as f64 / 1e6;
     println!("{NAME} has {megabytes:.1} MB");
     ensure!(bytes <= BYTES_MAX, "{bytes} bytes are more than the {BYTES_MAX} it may have");
