@@ -8,6 +8,7 @@ mod load;
 mod local;
 mod logging;
 mod manifest;
+mod notify;
 mod output;
 mod package;
 mod progress;

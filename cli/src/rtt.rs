@@ -7,8 +7,14 @@ use nigh_placement::RttMatrix;
 
 use crate::failure::{Failure, Result};
 
-/// Reads a matrix from a file; `flag` names what it was given by.
+/// The name of the matrix that is part of this program. A file of that name is `./aws`.
+pub(crate) const EMBEDDED: &str = "aws";
+
+/// The embedded matrix, or one from a file; `flag` names what it was given by.
 pub(crate) fn read(path: &Path, flag: &str) -> Result<RttMatrix> {
+    if path.as_os_str() == EMBEDDED {
+        return Ok(RttMatrix::aws());
+    }
     let text = std::fs::read_to_string(path).map_err(|error| {
         let kind = match error.kind() {
             std::io::ErrorKind::NotFound => Kind::NotFound,
@@ -36,7 +42,7 @@ pub(crate) fn check<'a>(
             let failure =
                 Failure::invalid(format!("region `{region}` is not in the matrix of round trips"));
             let nearest = nigh_model::suggest::nearest(region.as_str(), known);
-            let or = "or give your own matrix with --rtt-matrix FILE, or none with --no-rtt";
+            let or = "or give your own matrix with --rtt-matrix FILE, or none at all";
             return Err(match nearest {
                 Some(nearest) => failure.hint(format!("did you mean `{nearest}`? {or}")),
                 None => failure.hint(format!("use a region that it has, {or}")),
@@ -57,6 +63,14 @@ mod tests {
         let failure = check(&RttMatrix::aws(), &[region("eu-wset-1")]).unwrap_err();
         assert_eq!(failure.exit(), 4);
         assert!(failure.to_string().contains("did you mean `eu-west-"), "{failure}");
+    }
+
+    #[test]
+    fn the_embedded_matrix_has_a_name() {
+        let regions = |matrix: RttMatrix| matrix.regions().cloned().collect::<Vec<_>>();
+        let named = read(Path::new(EMBEDDED), "--rtt-matrix").unwrap();
+        assert_eq!(regions(named), regions(RttMatrix::aws()));
+        assert_eq!(read(Path::new("./aws"), "--rtt-matrix").unwrap_err().exit(), 3);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod app;
 mod call;
 mod cluster;
 mod command;
-mod grpc;
+pub(crate) mod grpc;
 mod leash;
 mod load;
 mod log;
@@ -21,7 +21,7 @@ mod ports;
 mod raw;
 mod server;
 mod stranger;
-mod turn;
+pub(crate) mod turn;
 mod up;
 mod wait;
 

@@ -1,6 +1,6 @@
 //! The house's own tasks: `cargo xtask TASK`.
 //!
-//! Needs nothing but cargo. A task that checks changes no source file; a task that changes
+//! Needs nothing but cargo (`image`: Docker too). A task that checks changes no source file; a task that changes
 //! source files is named for it.
 
 #![allow(
@@ -13,6 +13,7 @@ mod deny;
 mod documents;
 mod edges;
 mod guests;
+mod image;
 mod source;
 mod step;
 mod verify;
@@ -30,6 +31,7 @@ Usage: cargo xtask TASK
   verify [--skip-tests]  check everything that must hold before a change lands
   fix                    format, and let clippy repair what it can
   guests                 rebuild the guest components from their sources
+  image [--context]      build the container image nigh:local, or only the folder it is made of
 ";
 /// What a misused command line ends with, as `nigh` itself.
 const USAGE_STATUS: u8 = 2;
@@ -44,6 +46,10 @@ fn main() -> ExitCode {
         }
         ["fix"] => root().and_then(|root| verify::fix(&root)),
         ["guests"] => guests::rebuild(),
+        ["image"] => root().and_then(|root| image::build(&root, image::Until::Image)),
+        ["image", "--context"] => {
+            root().and_then(|root| image::build(&root, image::Until::Context))
+        }
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Failure, Result};
 use crate::logging::{self, LogFormat};
+use crate::notify::{self, State};
 use settings::Settings;
 
 /// What the node has to end its calls and close its files when it is stopped.
@@ -65,10 +66,12 @@ async fn serve(config: nigh_node::Config) -> Result {
         started = start => started.map_err(|error| not_started(&error))?,
         () = stop_asked(&mut terminate) => return Ok(()),
     };
+    notify::tell(State::Ready);
     let ended = tokio::select! {
         why = node.failed() => Err(Failure::internal("the node cannot go on").why(why)),
         () = stop_asked(&mut terminate) => Ok(()),
     };
+    notify::tell(State::Stopping);
     let name = node.config().name.clone();
     tracing::info!(node = %name, "stopping");
     if tokio::time::timeout(SHUTDOWN_MAX, Box::pin(node.shutdown(GRACE))).await.is_err() {

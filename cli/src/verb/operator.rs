@@ -1,6 +1,7 @@
 //! `nigh operator`: looking after the cluster itself.
 
 mod backup;
+mod health;
 
 use std::path::PathBuf;
 
@@ -25,7 +26,8 @@ Examples:
   nigh operator transfer-leader us-east-1-a
   nigh operator rotate-authority
   nigh operator gossip rotate
-  nigh operator backup monday.nighbak")]
+  nigh operator backup monday.nighbak
+  nigh operator health")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -75,6 +77,8 @@ enum Verb {
         #[command(subcommand)]
         verb: GossipVerb,
     },
+    /// Say by exit status whether the node of this machine takes calls
+    Health(health::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,6 +111,7 @@ pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Resu
         Verb::Gossip { verb: GossipVerb::Rotate { cluster } } => {
             rotate_gossip_keys(&Api::connect(&cluster.address(api)).await?, format).await
         }
+        Verb::Health(args) => health::run(args, api, format).await,
     }
 }
 

@@ -55,8 +55,8 @@ pub(crate) struct Args {
     /// Empty the data folder first
     #[arg(long)]
     fresh: bool,
-    /// Round trips between regions to emulate, as CSV [default: measured ones of 19 AWS regions]
-    #[arg(long, value_name = "FILE", conflicts_with = "no_rtt")]
+    /// Round trips between regions to emulate, as CSV [default: aws, measured ones of 19 regions]
+    #[arg(long, value_name = "FILE|aws", conflicts_with = "no_rtt")]
     rtt_matrix: Option<PathBuf>,
     /// Emulate no delay
     #[arg(long)]

@@ -20,6 +20,8 @@ const SLOTS_DEFAULT: u32 = 1_000;
 /// Most slots and threads: beyond it a number is a mistake.
 const SLOTS_MAX: u32 = 25_000;
 const THREADS_MAX: u32 = 1_024;
+/// The word for no emulated delay, for where a setting cannot be left out.
+const RTT_NONE: &str = "none";
 /// Most addresses to join by.
 const JOIN_MAX: usize = 64;
 
@@ -60,8 +62,8 @@ pub(crate) struct Flags {
     /// Host by which others reach the node [default: the address listened on]
     #[arg(long, env = "NIGH_ADVERTISE", value_name = "HOST")]
     advertise: Option<String>,
-    /// Round trips between regions to emulate, as CSV
-    #[arg(long, env = "NIGH_RTT_MATRIX", value_name = "FILE")]
+    /// Round trips between regions to emulate: a CSV file, or aws for measured ones [default: none]
+    #[arg(long, env = "NIGH_RTT_MATRIX", value_name = "FILE|aws|none")]
     rtt_matrix: Option<PathBuf>,
     /// Begin a new cluster: once, on one node
     #[arg(long, env = "NIGH_BOOTSTRAP", num_args = 0..=1, default_missing_value = "true")]
@@ -139,6 +141,7 @@ impl Settings {
         let advertise = flags.advertise.map(advertised).transpose()?;
         let rtt = match flags.rtt_matrix {
             None => None,
+            Some(path) if path.as_os_str() == RTT_NONE => None,
             Some(path) => {
                 let matrix = rtt::read(&path, "--rtt-matrix")?;
                 rtt::check(&matrix, [&region])?;
@@ -425,6 +428,19 @@ mod tests {
         assert_eq!(config.gossip.port(), 7402);
         assert_eq!(config.slots, SLOTS_DEFAULT);
         assert!(config.location.is_some(), "eu-west-1 is known");
+    }
+
+    #[test]
+    fn delays_are_emulated_by_the_embedded_matrix_or_not_at_all() {
+        for (word, emulated) in [("aws", true), ("none", false)] {
+            let flags = Flags { rtt_matrix: Some(word.into()), ..flags() };
+            assert_eq!(Settings(flags).validate().unwrap().rtt.is_some(), emulated);
+        }
+        let lacks = |flags: &mut Flags| {
+            flags.region = Some("here".into());
+            flags.rtt_matrix = Some("aws".into());
+        };
+        assert!(said(lacks).contains("`here` is not in the matrix"));
     }
 
     #[test]
