@@ -2,6 +2,7 @@
 
 mod api;
 mod args;
+mod credentials;
 mod demo;
 mod failure;
 mod load;
@@ -16,6 +17,7 @@ mod rtt;
 mod section;
 mod table;
 mod time;
+mod tls;
 mod units;
 mod verb;
 mod version;

@@ -111,6 +111,7 @@ impl Gateway {
         let host = host_of(&head);
         let decision = self.core().decided.now();
         let (target, matched) = find::by_path(&decision, host.as_deref(), head.uri.path())?;
+        self.let_in(&target, &head.headers)?;
         headers::describe(&mut head, &matched, host.as_deref(), Some(from));
         trace.write(&mut head.headers);
         let url = headers::full_url(&head.uri, host.as_deref());
