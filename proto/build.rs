@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
+    "nigh/v1/access.proto",
     "nigh/v1/apps.proto",
     "nigh/v1/artifacts.proto",
     "nigh/v1/cluster.proto",

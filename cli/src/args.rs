@@ -1,13 +1,15 @@
 //! The command line: verbs and what they have in common. Each verb's own flags are in its file.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
+use crate::api::Access;
+use crate::credentials;
+use crate::failure::Result;
 use crate::output::Format;
 use crate::verb;
 use crate::version::VERSION;
-
-/// Where a node's API is unless something else is said.
-const API_DEFAULT: &str = "http://127.0.0.1:7400";
 
 /// A serverless edge that you run yourself
 #[derive(Debug, Parser)]
@@ -24,9 +26,8 @@ Exit status:
   5 unavailable · 6 timed out · 7, 8 not all is well (`nigh status`) ·
   22 the function itself answered 4xx or 5xx · 130 interrupted")]
 pub(crate) struct Cli {
-    /// API of a node, as an option before the verb
-    #[arg(long = "api", id = "api_first", value_name = "URL", hide = true)]
-    pub(crate) api: Option<String>,
+    #[command(flatten)]
+    pub(crate) before: Before,
     /// How data is printed
     #[arg(
         short,
@@ -42,18 +43,35 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// How a verb reaches the cluster, as options before the verb.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Before {
+    /// API of a node
+    #[arg(long = "api", id = "api_first", value_name = "URL", hide = true)]
+    api: Option<String>,
+    /// What the cluster knows you by
+    #[arg(long = "credentials", id = "credentials_first", value_name = "FILE", hide = true)]
+    credentials: Option<PathBuf>,
+}
+
 /// How a verb reaches the cluster.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Cluster {
-    /// API of a node; any node will do [default: http://127.0.0.1:7400]
+    /// API of a node; any node will do [default: those of the credentials]
     #[arg(long, env = "NIGH_API", value_name = "URL", help_heading = "Common options")]
     api: Option<String>,
+    /// What the cluster knows you by [default: see `nigh login --help`]
+    #[arg(long, env = "NIGH_CREDENTIALS", value_name = "FILE", help_heading = "Common options")]
+    credentials: Option<PathBuf>,
 }
 
 impl Cluster {
-    /// The address to ask, given what stood before the verb.
-    pub(crate) fn address(self, before_verb: Option<String>) -> String {
-        before_verb.or(self.api).unwrap_or_else(|| API_DEFAULT.to_owned())
+    /// Where the cluster is and what it knows its user by, given what stood before the verb.
+    pub(crate) fn access(self, before: Before) -> Result<Access> {
+        let empty = |path: &PathBuf| path.as_os_str().is_empty();
+        let named = before.credentials.or(self.credentials).filter(|path| !empty(path));
+        let address = before.api.or(self.api).filter(|address| !address.is_empty());
+        Access::of(credentials::find(named)?, address)
     }
 }
 
@@ -79,6 +97,8 @@ pub(crate) enum Command {
     Nodes(verb::nodes::Args),
     /// Show the cluster on one screen, and whether all is well
     Status(verb::status::Args),
+    /// Store credentials, to be used from then on
+    Login(verb::login::Args),
     /// Look after the cluster itself
     Operator(verb::operator::Args),
     /// Print a completion script for a shell
@@ -126,13 +146,17 @@ mod tests {
     }
 
     #[test]
-    fn the_address_before_the_verb_is_taken_too() {
-        let cli =
-            Cli::try_parse_from(["nigh", "--api", "http://a:1", "-o", "json", "nodes"]).unwrap();
+    fn what_stands_before_the_verb_is_taken_too() {
+        let cli = ["nigh", "--api", "https://a:1", "--credentials", "a", "-o", "json", "nodes"];
+        let cli = Cli::try_parse_from(cli).unwrap();
         assert_eq!(cli.output, Format::Json);
-        assert_eq!(Cluster::default().address(cli.api), "http://a:1");
-        let after = Cli::try_parse_from(["nigh", "nodes", "--api", "http://b:1", "-o", "json"]);
-        let Command::Nodes(args) = after.unwrap().command else { panic!("nodes") };
-        assert_eq!(args.cluster.address(None), "http://b:1");
+        let said = Cluster::default().access(cli.before).unwrap_err().to_string();
+        assert!(said.contains("credentials a"), "{said}");
+        let after = ["nigh", "nodes", "--api", "http://b:1", "--credentials", "b"];
+        let Command::Nodes(args) = Cli::try_parse_from(after).unwrap().command else {
+            panic!("nodes")
+        };
+        let said = args.cluster.access(Before::default()).unwrap_err().to_string();
+        assert!(said.contains("http://b:1") && said.contains("TLS"), "{said}");
     }
 }

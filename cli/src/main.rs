@@ -2,6 +2,7 @@
 
 mod api;
 mod args;
+mod credentials;
 mod demo;
 mod failure;
 mod load;
@@ -17,6 +18,7 @@ mod rtt;
 mod section;
 mod table;
 mod time;
+mod tls;
 mod units;
 mod verb;
 mod version;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use nigh_model::limits::REPLICAS_MAX;
-use nigh_model::spec::FunctionSpec;
+use nigh_model::spec::{FunctionSpec, Invoke};
 use nigh_model::{AppName, Digest, FunctionName};
 
 use crate::failure::Result;
@@ -17,6 +17,8 @@ use crate::section::{self, Bad, Section};
 pub(crate) struct Manifest {
     /// The app's name; a manifest may leave it to the command line.
     pub(crate) app: Option<AppName>,
+    /// Who may call it.
+    pub(crate) invoke: Invoke,
     /// Its functions by name.
     pub(crate) functions: BTreeMap<FunctionName, Function>,
 }
@@ -40,10 +42,16 @@ impl Manifest {
 
 fn read(root: &Section<'_>) -> std::result::Result<Manifest, Bad> {
     root.only(&["app", "function"])?;
+    let mut invoke = Invoke::default();
     let app = match root.section("app")? {
         None => None,
         Some(app) => {
-            app.only(&["name"])?;
+            app.only(&["name", "invoke"])?;
+            invoke = match app.string("invoke")? {
+                None | Some("open") => Invoke::Open,
+                Some("closed") => Invoke::Closed,
+                Some(_) => return Err(app.bad("invoke", "it is \"open\" or \"closed\"")),
+            };
             let name = app.string("name")?;
             name.map(AppName::new).transpose().map_err(|why| app.bad("name", why.to_string()))?
         }
@@ -60,7 +68,7 @@ fn read(root: &Section<'_>) -> std::result::Result<Manifest, Bad> {
     if by_name.is_empty() {
         return Err(root.bad("function", "an app needs a [function.NAME] at least"));
     }
-    Ok(Manifest { app, functions: by_name })
+    Ok(Manifest { app, invoke, functions: by_name })
 }
 
 fn function(section: &Section<'_>) -> std::result::Result<Function, Bad> {
@@ -139,6 +147,7 @@ mod tests {
     const FULL: &str = r#"
         [app]
         name = "shop"
+        invoke = "closed"
         [function.checkout]
         component = "checkout.wasm"
         routes    = ["/checkout/...", "shop.example.com/..."]
@@ -153,6 +162,7 @@ mod tests {
     fn every_key_is_read() {
         let manifest = parse(FULL).unwrap();
         assert_eq!(manifest.app.unwrap().as_str(), "shop");
+        assert_eq!(manifest.invoke, Invoke::Closed);
         let function = &manifest.functions["checkout"];
         assert_eq!(function.component, "checkout.wasm");
         let spec = &function.spec;
@@ -170,7 +180,7 @@ mod tests {
     #[test]
     fn what_is_left_out_has_its_default() {
         let manifest = parse("[function.a]\ncomponent = \"a.wasm\"").unwrap();
-        assert_eq!(manifest.app, None);
+        assert_eq!((manifest.app, manifest.invoke), (None, Invoke::Open));
         let spec = &manifest.functions["a"].spec;
         assert_eq!(*spec, FunctionSpec::new(Digest::from_bytes([0; 32]), 0));
     }
@@ -203,6 +213,7 @@ mod tests {
             ("= 100", "= -1", "`function.checkout.limits.concurrency`", "whole number"),
             ("= 2 }", "= 2000 }", "`function.checkout.placement.replicas`", "1000"),
             ("\"shop\"", "\"Shop\"", "`app.name`", "a-z"),
+            ("\"closed\"", "\"shut\"", "`app.invoke`", "open"),
             ("\"/checkout/...\"", "\"/a/.../b\"", "`function.checkout.routes`", "route"),
             ("[\"eu-*\"]", "\"eu-*\"", "`function.checkout.placement.regions`", "list"),
             ("[\"eu-*\"]", "[\"EU\"]", "`function.checkout.placement.regions`", "region"),

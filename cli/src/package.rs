@@ -82,6 +82,7 @@ impl Package {
         let manifest = Manifest::parse(Path::new("nigh.toml"), manifest)?;
         let app = manifest.app.ok_or_else(|| Failure::internal("an example has no name"))?;
         let mut package = Self::of_memory(app, component);
+        package.spec.invoke = manifest.invoke;
         for (name, function) in manifest.functions {
             let spec = package.function_of_memory(function.spec);
             package.spec.functions.insert(name, spec);
@@ -193,7 +194,8 @@ fn read_manifest(path: &Path, name: Option<AppName>) -> Result<Package> {
     };
     let app = name.or(manifest.app).ok_or_else(missing)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut package = Package { app, spec: AppSpec::default(), components: BTreeMap::new() };
+    let spec = AppSpec { invoke: manifest.invoke, ..AppSpec::default() };
+    let mut package = Package { app, spec, components: BTreeMap::new() };
     for (name, function) in manifest.functions {
         let key = format!("{}: function.{name}.component", path.display());
         let (component, component_bytes) =

@@ -21,6 +21,11 @@ pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
+/// The same for a time of a message.
+pub(crate) fn rfc3339_at(at: prost_types::Timestamp) -> String {
+    rfc3339(at.seconds, at.nanos)
+}
+
 /// The same for a time that the clock gave.
 pub(crate) fn rfc3339_of(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -14,6 +14,27 @@ use crate::route::Route;
 pub struct AppSpec {
     /// Its functions by name.
     pub functions: BTreeMap<FunctionName, FunctionSpec>,
+    /// Who may call them. The default is left out, so that the digest of a spec from before there
+    /// was a choice is the same.
+    #[serde(default, skip_serializing_if = "Invoke::is_open")]
+    pub invoke: Invoke,
+}
+
+/// Who may call the functions of an app.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invoke {
+    /// Everybody who reaches a node.
+    #[default]
+    Open,
+    /// Who holds a token of the cluster.
+    Closed,
+}
+
+impl Invoke {
+    fn is_open(&self) -> bool {
+        *self == Self::Open
+    }
 }
 
 /// A function: code, routes, limits, scale, placement and permissions.
@@ -362,10 +383,22 @@ mod tests {
     }
 
     #[test]
+    fn a_spec_without_a_choice_of_callers_is_what_it_was() {
+        let open = AppSpec::default();
+        assert_eq!(serde_json::to_string(&open).unwrap(), "{\"functions\":{}}");
+        assert_eq!(serde_json::from_str::<AppSpec>("{\"functions\":{}}").unwrap(), open);
+        let closed = AppSpec { invoke: Invoke::Closed, ..open.clone() };
+        assert_ne!(closed.digest(), open.digest());
+        let text = serde_json::to_string(&closed).unwrap();
+        assert_eq!(serde_json::from_str::<AppSpec>(&text).unwrap(), closed);
+    }
+
+    #[test]
     fn a_value_beyond_its_limit_is_named() {
         let mut function = FunctionSpec::new(Digest::of(b"x"), 1);
         function.limits.memory_bytes = 2 << 30;
-        let spec = AppSpec { functions: [(FunctionName::new("f").unwrap(), function)].into() };
+        let functions = [(FunctionName::new("f").unwrap(), function)].into();
+        let spec = AppSpec { functions, ..AppSpec::default() };
         let error = spec.check().unwrap_err();
         assert_eq!(error.field, "function.f.limits.memory");
         assert!(error.why.contains("1073741824"), "{error}");

@@ -126,7 +126,7 @@ fn some_function() -> impl Strategy<Value = FunctionSpec> {
 
 fn some_spec() -> impl Strategy<Value = AppSpec> {
     proptest::collection::btree_map(select(&FUNCTIONS[..]).prop_map(name), some_function(), 0..3)
-        .prop_map(|functions| AppSpec { functions })
+        .prop_map(|functions| AppSpec { functions, ..AppSpec::default() })
 }
 
 fn some_act() -> impl Strategy<Value = Act> {

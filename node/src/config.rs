@@ -30,6 +30,8 @@ pub struct Config {
     pub peer: SocketAddr,
     /// Where it listens for gossip datagrams.
     pub gossip: SocketAddr,
+    /// Where it listens, on loopback, for those who read what it counts; none: on the API alone.
+    pub metrics: Option<SocketAddr>,
     /// The host by which others reach it; none: the IP address that it listens on.
     pub advertise: Option<String>,
     /// How it comes to its cluster.

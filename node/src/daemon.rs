@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::agent::{Agent, Setup};
+use crate::api::access::AccessService;
 use crate::api::apps::AppsService;
 use crate::api::artifacts::ArtifactsService;
 use crate::api::cluster::ClusterService;
-use crate::api::server::Api;
+use crate::api::server::{Api, serve_metrics};
 use crate::clock;
 use crate::config::Config;
 use crate::control::{self, Control, ControlParts};
@@ -270,6 +271,7 @@ async fn start(
         strangers,
     };
     let api = Api {
+        access: AccessService { control: control.clone() },
         apps: AppsService {
             control: control.clone(),
             copies: agent.copies.clone(),
@@ -287,12 +289,20 @@ async fn start(
         logs: public_logs_service(own, logs, decided.clone(), seen.clone(), peers.clone()),
         control: control.clone(),
         metrics: metrics.clone(),
+        tls: {
+            let tls = own_identity.tls.clone();
+            Arc::new(move || tls.api_server())
+        },
     };
     let mut tasks = JoinSet::new();
     let publisher = gossip.publisher();
     let (looked, room) = watch::channel(None);
     let report = (agent, engine.clone(), publisher);
     tasks.spawn(peer_server.serve(listeners.peer, draining.clone()).instrument(span.clone()));
+    if let Some(listener) = listeners.metrics {
+        let served = serve_metrics(listener, metrics.clone(), draining.clone());
+        tasks.spawn(served.instrument(span.clone()));
+    }
     tasks.spawn(api.serve(listeners.api, draining.clone()).instrument(span.clone()));
     tasks.spawn(serve_http(listeners.http, gateway, draining.clone()).instrument(span.clone()));
     for background in [

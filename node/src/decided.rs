@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use nigh_model::route::{Match, Route, Table};
+use nigh_model::spec::Invoke;
 use nigh_model::{AppName, FunctionName, FunctionRef, FunctionSpec, State};
 use tokio::sync::watch;
 
@@ -18,6 +19,8 @@ pub(crate) struct Target {
     pub(crate) spec: Arc<FunctionSpec>,
     /// All its routes, written ones first, the default one last.
     pub(crate) routes: Arc<[Route]>,
+    /// Who may call it.
+    pub(crate) invoke: Invoke,
 }
 
 /// The state at one index, with what calls look up in it.
@@ -48,6 +51,7 @@ impl Decision {
                     function,
                     spec: Arc::new(spec.clone()),
                     routes: routes.into(),
+                    invoke: revision.spec.invoke,
                 };
                 written.extend(spec.routes.iter().map(|route| (route.clone(), target.clone())));
                 defaults.push((default, target.clone()));
@@ -81,6 +85,7 @@ impl Decision {
             function: function.clone(),
             spec: Arc::new(spec.clone()),
             routes: Arc::new([]),
+            invoke: revision.spec.invoke,
         })
     }
 }

@@ -10,7 +10,7 @@ pub enum Error {
     /// Another process has the address.
     #[error("{what} address {address} is in use by another process")]
     AddressInUse {
-        /// `http`, `api`, `peer` or `gossip`: also the name of the flag that moves it.
+        /// `http`, `api`, `peer`, `gossip` or `metrics`: also the name of the flag that moves it.
         what: &'static str,
         /// The address.
         address: String,
@@ -18,7 +18,7 @@ pub enum Error {
     /// The address cannot be listened on.
     #[error("cannot listen for {what} on {address}: {source}")]
     Listen {
-        /// `http`, `api`, `peer` or `gossip`.
+        /// `http`, `api`, `peer`, `gossip` or `metrics`.
         what: &'static str,
         /// The address.
         address: String,

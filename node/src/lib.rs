@@ -4,6 +4,7 @@
 //! them on this node, `gateway` answers what is asked. `peer` carries what they say to other
 //! nodes, `api` is what people and tools ask, `telemetry` what can be read of it all.
 
+mod access;
 pub mod agent;
 pub mod api;
 mod backup;

@@ -1,4 +1,4 @@
-//! The four sockets of a node, bound before anything else is done: a taken port stops a start
+//! The sockets of a node, bound before anything else is done: a taken port stops a start
 //! before it has changed anything.
 
 use std::io;
@@ -19,10 +19,12 @@ pub(crate) struct Listeners {
     pub(crate) peer: TcpListener,
     /// Gossip datagrams.
     pub(crate) gossip: UdpSocket,
+    /// What is counted, where it has a listener of its own.
+    pub(crate) metrics: Option<TcpListener>,
 }
 
 impl Listeners {
-    /// Binds all four.
+    /// Binds all.
     ///
     /// # Errors
     /// The first address that cannot be listened on, by the name of its flag.
@@ -33,6 +35,10 @@ impl Listeners {
             api: tcp("api", config.api).await?,
             peer: tcp("peer", config.peer).await?,
             gossip: gossip.map_err(|error| not_bound("gossip", config.gossip, error))?,
+            metrics: match config.metrics {
+                Some(address) => Some(tcp("metrics", address).await?),
+                None => None,
+            },
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use nigh_model::command::Refusal;
 use nigh_model::ids::{BadName, FunctionName};
-use nigh_model::spec::{self, AppSpec, BadSpec, FunctionSpec};
+use nigh_model::spec::{self, AppSpec, BadSpec, FunctionSpec, Invoke};
 
 use crate::v1;
 
@@ -44,7 +44,8 @@ impl TryFrom<v1::AppSpec> for AppSpec {
                 return Err(Malformed::new(format!("function.{name}"), "the name stands twice"));
             }
         }
-        Ok(Self { functions })
+        let invoke = if message.invoke_closed { Invoke::Closed } else { Invoke::Open };
+        Ok(Self { functions, invoke })
     }
 }
 
@@ -99,7 +100,7 @@ impl From<&AppSpec> for v1::AppSpec {
     fn from(spec: &AppSpec) -> Self {
         let functions =
             spec.functions.iter().map(|(name, function)| message_of(name, function)).collect();
-        Self { functions }
+        Self { functions, invoke_closed: spec.invoke == Invoke::Closed }
     }
 }
 
@@ -178,14 +179,19 @@ mod tests {
         function.placement.regions = vec!["eu-*".to_owned().try_into().unwrap()];
         function.outbound = vec!["https://api.example.com".to_owned().try_into().unwrap()];
         function.env.insert("LOG".into(), "info".into());
-        let spec = AppSpec { functions: [(FunctionName::new("f").unwrap(), function)].into() };
-        assert_eq!(AppSpec::try_from(v1::AppSpec::from(&spec)).unwrap(), spec);
+        let functions: std::collections::BTreeMap<_, _> =
+            [(FunctionName::new("f").unwrap(), function)].into();
+        for invoke in [Invoke::Open, Invoke::Closed] {
+            let spec = AppSpec { functions: functions.clone(), invoke };
+            assert_eq!(AppSpec::try_from(v1::AppSpec::from(&spec)).unwrap(), spec);
+        }
     }
 
     #[test]
     fn a_bad_field_is_named() {
         let function = v1::FunctionSpec { name: "f".into(), ..Default::default() };
-        let error = AppSpec::try_from(v1::AppSpec { functions: vec![function] }).unwrap_err();
+        let message = v1::AppSpec { functions: vec![function], invoke_closed: false };
+        let error = AppSpec::try_from(message).unwrap_err();
         assert_eq!(error.field, "function.f.component");
     }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Deploys a component to a cluster and calls it, with a stock gRPC client.
 
-    python3 sdk/python/example.py --api 127.0.0.1:7400 --component examples/echo/echo.wasm
+    python3 sdk/python/example.py --component examples/echo/echo.wasm
 """
 
 import argparse
@@ -14,7 +14,8 @@ EXIT_SKIPPED = 77
 
 def main():
     parser = argparse.ArgumentParser(description="Deploy a component and call it over gRPC")
-    parser.add_argument("--api", default="127.0.0.1:7400", help="host:port of any node's API")
+    parser.add_argument("--credentials", type=pathlib.Path, help="a credentials file")
+    parser.add_argument("--api", help="host:port of any node's API, if not that of the file")
     parser.add_argument("--component", type=pathlib.Path, required=True, help="a .wasm component")
     parser.add_argument("--app", default="python-client", help="name of the app")
     parser.add_argument(
@@ -29,7 +30,11 @@ def main():
         print(f"skipped: {missing}; pip install -r sdk/python/requirements.txt", file=sys.stderr)
         return EXIT_SKIPPED
     component = arguments.component.read_bytes()
-    with nigh_client.Nigh(arguments.api) as nigh:
+    credentials = arguments.credentials or nigh_client.find_credentials()
+    if not credentials.exists():
+        print(f"there are no credentials at {credentials}: name a file with --credentials", file=sys.stderr)
+        return 2
+    with nigh_client.Nigh(credentials, arguments.api) as nigh:
         if arguments.selftest:
             import selftest
 

@@ -4,6 +4,9 @@ Nothing here is more than the generated stubs can do; it shows how they go toget
 """
 
 import hashlib
+import os
+import pathlib
+import tomllib
 import uuid
 
 import grpc
@@ -15,6 +18,8 @@ import nigh_stubs as stubs
 # A whole body of 10 MiB and what is around it. grpcio's own default is 4 MiB.
 MESSAGE_BYTES_MAX = 11 << 20
 UPLOAD_CHUNK_BYTES = 256 << 10
+# The name that the certificates of all nodes carry, whatever their addresses are.
+NODE_NAME = "nigh.internal"
 
 
 def reason_of(error):
@@ -27,13 +32,35 @@ def reason_of(error):
     return None
 
 
-class Nigh:
-    """A connection to one node of a cluster; any node will do."""
+def find_credentials():
+    """The credentials file to use unless one is named, as the nigh command finds it."""
+    named = os.environ.get("NIGH_CREDENTIALS")
+    config = os.environ.get("XDG_CONFIG_HOME") or pathlib.Path.home() / ".config"
+    own = pathlib.Path(config) / "nigh" / "credentials.toml"
+    if named:
+        return pathlib.Path(named)
+    return own if own.exists() else pathlib.Path(".nigh") / "admin.toml"
 
-    def __init__(self, api):
-        self.channel = grpc.insecure_channel(
-            api,
+
+class Nigh:
+    """A connection to one node of a cluster; any node will do.
+
+    credentials: path of a credentials file, as `nigh up` and `nigh operator token create` write
+    them. api: host:port of a node's API; the file's first address when it is left out.
+    """
+
+    def __init__(self, credentials, api=None):
+        known = tomllib.loads(pathlib.Path(credentials).read_text())
+        channel_credentials = grpc.ssl_channel_credentials(known["ca"].encode())
+        if "token" in known:
+            # Sent as `authorization: Bearer TOKEN` with every call.
+            shown = grpc.access_token_call_credentials(known["token"])
+            channel_credentials = grpc.composite_channel_credentials(channel_credentials, shown)
+        self.channel = grpc.secure_channel(
+            (api or known["api"][0]).removeprefix("https://"),
+            channel_credentials,
             options=[
+                ("grpc.ssl_target_name_override", NODE_NAME),
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
                 ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
                 ("grpc.enable_http_proxy", 0),

@@ -9,7 +9,7 @@ use nigh_proto::v1::invoke_stream_response::Part as Told;
 use nigh_proto::v1::{Header, InvokeRequest, InvokeStreamRequest};
 use serde_json::Value;
 
-use crate::harness::{App, Caller, Cluster, Layout, Needs, Seen, component, run, wait_until};
+use crate::harness::{App, Cluster, Layout, Needs, Seen, component, run, wait_until};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
@@ -198,12 +198,15 @@ async fn same_everywhere(cluster: &Cluster) {
 
 /// What probes and Prometheus ask, on the API's port.
 async fn probes_are_answered(cluster: &Cluster) {
+    let admin = cluster.credentials();
     for node in 0..cluster.len() {
-        let caller = Caller::new(cluster.node(node).api());
-        assert_eq!(caller.get("/healthz").await.ok().text(), "ok\n");
-        caller.get("/readyz").await.ok();
-        let metrics = caller.get("/metrics").await;
-        assert!(metrics.ok().text().contains("nigh_"), "{}", metrics.text());
+        let port = cluster.node(node).api();
+        let healthy = admin.get(port, "/healthz", None).await;
+        assert!(healthy.starts_with("HTTP/1.1 200") && healthy.ends_with("ok\n"), "{healthy}");
+        let ready = admin.get(port, "/readyz", None).await;
+        assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+        let metrics = admin.get(port, "/metrics", Some(&admin.bearer())).await;
+        assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("nigh_"), "{metrics}");
     }
 }
 

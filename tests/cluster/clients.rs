@@ -18,7 +18,8 @@ fn a_stock_python_client_deploys_calls_streams_and_reads_errors() {
     run(Needs::Room, Duration::from_secs(120), async {
         let cluster = Cluster::start(Layout::of(&["eu-west-1", "us-east-1"])).await;
         let mut command = Command::new("python3");
-        command.arg(&example).arg("--api").arg(format!("127.0.0.1:{}", cluster.node(1).api()));
+        command.arg(&example).arg("--credentials").arg(&cluster.credentials().file);
+        command.arg("--api").arg(format!("127.0.0.1:{}", cluster.node(1).api()));
         command.arg("--component").arg(component("echo")).arg("--selftest");
         let ran = output(command).await;
         if ran.exit == Some(EXIT_SKIPPED) {

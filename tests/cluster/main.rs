@@ -8,6 +8,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod access;
 mod answering;
 mod backups;
 mod builds;

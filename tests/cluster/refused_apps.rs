@@ -129,11 +129,17 @@ async fn bad_words(cluster: &Cluster) {
     cluster.nigh(0, &["delete", "shpo"]).await.refused(3, &["`shpo`", "`shop`"]);
     let refused = cluster.nigh(0, &["operator", "transfer-leader", "n11"]).await;
     refused.refused(3, &["`n11`", "`n1`"]);
-    let nobody = format!("http://127.0.0.1:{}", cluster.ports().spare(5));
-    crate::harness::nigh(["--api", &nobody, "apps"]).await.refused(5, &[&nobody]);
+    let admin = cluster.credentials().file.display().to_string();
+    let at = async |api: &str| {
+        crate::harness::nigh(["--credentials", &admin, "--api", api, "apps"]).await
+    };
+    let nobody = format!("https://127.0.0.1:{}", cluster.ports().spare(5));
+    at(&nobody).await.refused(5, &[&nobody]);
+    let plain = format!("http://127.0.0.1:{}", cluster.node(0).api());
+    at(&plain).await.refused(2, &[&plain, "TLS", "https://"]);
     // An HTTP port is no API port.
-    let http = format!("http://127.0.0.1:{}", cluster.node(0).http());
-    let ran = crate::harness::nigh(["--api", &http, "apps"]).await;
+    let http = format!("https://127.0.0.1:{}", cluster.node(0).http());
+    let ran = at(&http).await;
     assert_ne!(ran.exit, Some(0));
     eprintln!("{}", ran.stderr);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::{
-    App, Caller, Cluster, Layout, Needs, Node, Page, Ports, Seen, Start, repository, run,
+    App, Cluster, Credentials, Layout, Needs, Node, Page, Ports, Seen, Start, repository, run,
     wait_until,
 };
 
@@ -18,7 +18,7 @@ const EXIT_SKIPPED: i32 = 77;
 const SEEN_LIMIT: Duration = Duration::from_secs(20);
 
 async fn page(cluster: &Cluster, node: usize) -> Page {
-    Page::of(cluster.node(node).api()).await
+    Page::of(cluster.node(node).api(), cluster.credentials()).await
 }
 
 /// `nigh status -o json` and its exit status.
@@ -170,8 +170,9 @@ fn metrics_readiness_and_status_follow_a_deploy_a_call_and_kills() {
 }
 
 async fn readyz(cluster: &Cluster, node: usize) -> (u16, String) {
-    let answer = Caller::new(cluster.node(node).api()).get("/readyz").await;
-    (answer.status, answer.text())
+    let answer = cluster.credentials().get(cluster.node(node).api(), "/readyz", None).await;
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
 /// Reads a page with Prometheus' own parser, and compares it with the document.
@@ -232,11 +233,12 @@ fn a_node_logs_one_json_document_a_line_to_its_end() {
         node.start(&Start::Bootstrap);
         let api = node.api();
         wait_until("the node is ready", SEEN_LIMIT, || async {
-            let caller = Caller::new(api);
-            let request = caller.request(http::Method::GET, "/readyz").body(Default::default());
-            match caller.send(request.unwrap()).await {
-                Ok(answer) => Seen::when(answer.status == 200, answer.text()),
-                Err(why) => Seen::NotYet(why),
+            let Some(admin) = Credentials::read(&node.data().join("admin.toml")) else {
+                return Seen::NotYet("it has not begun".to_owned());
+            };
+            match admin.try_get(api, "/readyz", None).await {
+                Ok(answer) => Seen::when(answer.starts_with("HTTP/1.1 200"), answer),
+                Err(error) => Seen::NotYet(error.to_string()),
             }
         })
         .await;

@@ -39,16 +39,22 @@ fn a_local_cluster_stops_in_time_and_resumes_with_its_apps() {
         let ports = Ports::claim();
         let folder = tempfile::tempdir().unwrap();
         let base = ports.base().to_string();
-        let api = format!("http://127.0.0.1:{}", ports.base() + 1);
+        // Typed in another folder, commands are told where the credentials are.
+        let admin = folder.path().join(".nigh/admin.toml").display().to_string();
         let flags = ["--base-port", &base, "--nodes", "3", "--regions", "eu-west-1,us-east-1"];
 
         let up = Up::start(folder.path(), &flags);
         up.serves().await;
         let app = App::new("page", component("hello")).folder();
         let path = app.path().display().to_string();
-        nigh(["--api", &api, "deploy", &path]).await.succeeded();
+        nigh(["--credentials", &admin, "deploy", &path]).await.succeeded();
         Caller::new(ports.base()).get("/page").await.ok();
-        let nodes = nigh(["--api", &api, "-o", "json", "nodes"]).await.json();
+        // Typed in the same folder, they find them by themselves.
+        let mut here = Command::new(env!("CARGO_BIN_EXE_nigh"));
+        here.current_dir(folder.path()).args(["apps"]).env("HOME", folder.path());
+        here.env_remove("XDG_CONFIG_HOME");
+        output(here).await.succeeded();
+        let nodes = nigh(["--credentials", &admin, "-o", "json", "nodes"]).await.json();
         assert_eq!(nodes.as_array().unwrap().len(), 3, "{nodes}");
 
         // A second one finds its ports taken, and says how to move.
@@ -65,7 +71,7 @@ fn a_local_cluster_stops_in_time_and_resumes_with_its_apps() {
 
         let up = Up::start(folder.path(), &["--base-port", &base]);
         up.serves().await;
-        let apps = nigh(["--api", &api, "-o", "json", "apps"]).await.json();
+        let apps = nigh(["--credentials", &admin, "-o", "json", "apps"]).await.json();
         assert_eq!(apps[0]["name"], "page", "{apps}");
         for node in 0..3 {
             let answer = Caller::new(ports.of_node(node)).get("/page").await;
@@ -75,7 +81,7 @@ fn a_local_cluster_stops_in_time_and_resumes_with_its_apps() {
 
         let up = Up::start(folder.path(), &["--base-port", &base, "--fresh", "--nodes", "1"]);
         up.serves().await;
-        let apps = nigh(["--api", &api, "-o", "json", "apps"]).await.json();
+        let apps = nigh(["--credentials", &admin, "-o", "json", "apps"]).await.json();
         assert_eq!(apps, serde_json::json!([]), "--fresh empties the folder");
         up.stop().await;
     });

@@ -32,6 +32,7 @@ struct Function {
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     name: String,
+    closed: bool,
     functions: Vec<Function>,
 }
 
@@ -43,12 +44,17 @@ impl App {
 
     /// An app that has no function yet.
     pub(crate) fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), functions: Vec::new() }
+        Self { name: name.to_owned(), closed: false, functions: Vec::new() }
     }
 
     /// An example under its own name.
     pub(crate) fn example(name: &str) -> Self {
         Self::new(name, component(name))
+    }
+
+    /// Only holders of a token may call it.
+    pub(crate) fn closed(self) -> Self {
+        Self { closed: true, ..self }
     }
 
     /// Adds a function.
@@ -72,6 +78,9 @@ impl App {
     /// The manifest.
     pub(crate) fn manifest(&self) -> String {
         let mut text = format!("[app]\nname = \"{}\"\n", self.name);
+        if self.closed {
+            text.push_str("invoke = \"closed\"\n");
+        }
         for Function { name, component, lines } in &self.functions {
             let component = component.display().to_string();
             let _ = write!(text, "\n[function.{name}]\ncomponent = {component:?}\n");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nigh_proto::v1::StatusResponse;
@@ -15,6 +16,7 @@ use super::grpc::Api;
 use super::log::{self, Expected};
 use super::node::{Node, Start};
 use super::ports::Ports;
+use super::tls::Credentials;
 use super::turn::is_failing;
 use super::wait::{Seen, wait_until};
 
@@ -72,6 +74,7 @@ pub(crate) struct Cluster {
     /// How many lines each node had logged when all were asked to stop.
     ending: Vec<usize>,
     ports: Ports,
+    credentials: OnceLock<Credentials>,
     // Dropped last: the nodes write into it.
     folder: TempDir,
 }
@@ -102,7 +105,8 @@ impl Cluster {
             ));
         }
         let nodes = nodes.collect();
-        let mut cluster = Self { nodes, expected, ending: Vec::new(), ports, folder };
+        let credentials = OnceLock::new();
+        let mut cluster = Self { nodes, expected, ending: Vec::new(), ports, credentials, folder };
         let first = cluster.nodes[0].peer();
         for (index, node) in cluster.nodes.iter_mut().enumerate() {
             node.set_program(layout.programs.get(&index).cloned());
@@ -122,8 +126,11 @@ impl Cluster {
         };
         wait_until("all nodes see each other and one leader", FORM_LIMIT, || async {
             let mut leaders = BTreeSet::new();
-            for node in &self.nodes {
-                let api = Api::new(node.api());
+            if self.find_credentials().is_none() {
+                return Seen::NotYet("no credentials of an admin".to_owned());
+            }
+            for (index, node) in self.nodes.iter().enumerate() {
+                let api = self.api(index);
                 let (status, seen) = match (api.status().await, api.nodes().await) {
                     (Ok(status), Ok(seen)) => (status, seen),
                     (Err(error), _) | (_, Err(error)) => {
@@ -136,7 +143,7 @@ impl Cluster {
                 }
                 leaders.insert(status.leader);
             }
-            let raft = match Api::new(self.nodes[0].api()).raft().await {
+            let raft = match self.api(0).raft().await {
                 Ok(raft) => raft,
                 Err(error) => return Seen::NotYet(format!("raft: {error}")),
             };
@@ -176,15 +183,39 @@ impl Cluster {
         Caller::new(self.nodes[index].http())
     }
 
-    /// The API of a node.
+    /// The API of a node, asked by the admin.
     pub(crate) fn api(&self, index: usize) -> Api {
-        Api::new(self.nodes[index].api())
+        self.api_of(index, self.credentials())
+    }
+
+    /// The API of a node, asked by somebody.
+    pub(crate) fn api_of(&self, index: usize, credentials: &Credentials) -> Api {
+        Api::new(self.nodes[index].api(), credentials)
+    }
+
+    /// What the admin is known by.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        self.find_credentials().expect("the first node has begun the cluster")
+    }
+
+    /// The same, if the first node has written it. What was read once stays, whatever becomes of
+    /// that node's folder.
+    fn find_credentials(&self) -> Option<&Credentials> {
+        if self.credentials.get().is_none() {
+            let written = self.nodes[0].data().join("admin.toml");
+            let own = self.folder.path().join("admin.toml");
+            Credentials::read(&written)?;
+            std::fs::copy(written, &own).expect("the test's folder is writable");
+            let _ = self.credentials.set(Credentials::read(&own)?);
+        }
+        self.credentials.get()
     }
 
     /// Runs `nigh` against a node.
     pub(crate) async fn nigh(&self, index: usize, args: &[&str]) -> Ran {
-        let api = format!("http://127.0.0.1:{}", self.nodes[index].api());
-        let mut words = vec!["--api", &api];
+        let api = format!("https://127.0.0.1:{}", self.nodes[index].api());
+        let file = self.credentials().file.display().to_string();
+        let mut words = vec!["--credentials", &file, "--api", &api];
         words.extend_from_slice(args);
         command::nigh(words).await
     }
@@ -225,8 +256,8 @@ impl Cluster {
     /// The node that leads, by the word of a running node; waits until there is one.
     pub(crate) async fn leader(&self) -> usize {
         let name = wait_until("a leader is known", SPREAD_LIMIT, || async {
-            let running = self.nodes.iter().find(|node| node.runs()).expect("one runs");
-            match Api::new(running.api()).status().await {
+            let running = self.nodes.iter().position(Node::runs).expect("one runs");
+            match self.api(running).status().await {
                 Ok(status) if !status.leader.is_empty() => Seen::Yes(status.leader),
                 other => Seen::NotYet(other),
             }

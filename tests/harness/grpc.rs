@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper_util::rt::TokioIo;
 use nigh_model::limits::GRPC_MESSAGE_BYTES_MAX;
+use nigh_proto::v1::access_client::AccessClient;
 use nigh_proto::v1::apps_client::AppsClient;
 use nigh_proto::v1::artifacts_client::ArtifactsClient;
 use nigh_proto::v1::cluster_client::ClusterClient;
@@ -15,8 +17,13 @@ use nigh_proto::v1::{
     GetRaftRequest, InvokeRequest, InvokeResponse, ListAppsRequest, ListNodesRequest, Node,
     Placement, Raft, StatusRequest, StatusResponse, UploadRequest,
 };
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
+
+use super::tls::Credentials;
 
 /// An answer takes no longer, but for calls of functions.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -27,37 +34,65 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// The API of one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
-    channel: Channel,
+    way: Way,
+}
+
+/// How requests go out.
+type Way = InterceptedService<Channel, Bearer>;
+
+/// Shows a token with every request, if there is one.
+#[derive(Clone, Debug)]
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(shown) = &self.0 {
+            request.metadata_mut().insert("authorization", shown.clone());
+        }
+        Ok(request)
+    }
 }
 
 impl Api {
     /// The node whose API port this is; connects when it is used.
-    pub(crate) fn new(port: u16) -> Self {
+    pub(crate) fn new(port: u16, credentials: &Credentials) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"));
         let endpoint = endpoint.expect("a good address").connect_timeout(CONNECT_LIMIT);
-        Self { channel: endpoint.tcp_nodelay(true).connect_lazy() }
+        let shown = Some(&credentials.token).filter(|token| !token.is_empty());
+        let shown = shown.map(|_| credentials.bearer().parse().expect("tokens are ASCII"));
+        let credentials = credentials.clone();
+        let connector = tower::service_fn(move |_: http::Uri| {
+            let credentials = credentials.clone();
+            async move { credentials.connect(port).await.map(TokioIo::new) }
+        });
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        Self { way: InterceptedService::new(channel, Bearer(shown)) }
     }
 
-    pub(crate) fn apps(&self) -> AppsClient<Channel> {
-        AppsClient::new(self.channel.clone())
+    pub(crate) fn access(&self) -> AccessClient<Way> {
+        AccessClient::new(self.way.clone())
     }
 
-    pub(crate) fn artifacts(&self) -> ArtifactsClient<Channel> {
-        ArtifactsClient::new(self.channel.clone())
+    pub(crate) fn apps(&self) -> AppsClient<Way> {
+        AppsClient::new(self.way.clone())
     }
 
-    pub(crate) fn cluster(&self) -> ClusterClient<Channel> {
-        ClusterClient::new(self.channel.clone())
+    pub(crate) fn artifacts(&self) -> ArtifactsClient<Way> {
+        ArtifactsClient::new(self.way.clone())
     }
 
-    pub(crate) fn invoker(&self) -> InvokerClient<Channel> {
-        InvokerClient::new(self.channel.clone())
+    pub(crate) fn cluster(&self) -> ClusterClient<Way> {
+        ClusterClient::new(self.way.clone())
+    }
+
+    pub(crate) fn invoker(&self) -> InvokerClient<Way> {
+        InvokerClient::new(self.way.clone())
             .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn logs(&self) -> LogsClient<Channel> {
-        LogsClient::new(self.channel.clone())
+    pub(crate) fn logs(&self) -> LogsClient<Way> {
+        LogsClient::new(self.way.clone())
     }
 
     /// The node and the control plane as it sees it.
@@ -146,7 +181,7 @@ impl Api {
         };
         let request = DeployRequest {
             app: app.to_owned(),
-            spec: Some(AppSpec { functions: vec![function] }),
+            spec: Some(AppSpec { functions: vec![function], invoke_closed: false }),
             request_id: request_id.to_owned(),
             validate_only: false,
         };

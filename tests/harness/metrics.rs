@@ -1,9 +1,9 @@
 //! What a node counts, as it shows it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::call::Caller;
+use super::tls::Credentials;
 
 /// A page of metrics.
 #[derive(Clone, Debug)]
@@ -16,18 +16,21 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Reads the page of the node whose API port this is.
-    pub(crate) async fn of(api: u16) -> Self {
-        let answer = Caller::new(api).get("/metrics").await;
-        answer.ok();
-        assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
-        let text = answer.text();
+    /// Reads the page of the node whose API port this is, as somebody.
+    pub(crate) async fn of(api: u16, who: &Credentials) -> Self {
+        let began = Instant::now();
+        let answer = who.get(api, "/metrics", Some(&who.bearer())).await;
+        let took = began.elapsed();
+        let (head, text) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(head.contains("content-type: application/openmetrics-text"), "{head}");
+        let text = text.to_owned();
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let series = lines.map(|line| {
             let (series, value) = line.rsplit_once(' ').expect("a series and a value");
             (series.to_owned(), value.parse().expect("a number"))
         });
-        Self { series: series.collect(), took: answer.took, text }
+        Self { series: series.collect(), took, text }
     }
 
     /// The value of a series, named with all its labels; it must be there.

@@ -18,7 +18,8 @@ use nigh_model::spec::RegionPattern;
 use nigh_placement::RttMatrix;
 use tokio::time::Instant;
 
-use crate::api::Api;
+use crate::api::{Access, Api};
+use crate::credentials;
 use crate::failure::Result;
 use crate::load::client::Client;
 use crate::load::ledger::Ledger;
@@ -59,6 +60,8 @@ pub(crate) struct Plan {
     pub(crate) ledger: PathBuf,
     /// The round trips that are emulated.
     pub(crate) matrix: Option<Arc<RttMatrix>>,
+    /// Where the cluster is, and what it knows us by.
+    pub(crate) access: Access,
 }
 
 /// What the demonstration showed.
@@ -75,7 +78,7 @@ impl Shown {
 
 /// Runs it and prints the table.
 pub(crate) async fn show(places: &[Place], plan: &Plan, format: Format) -> Result<Shown> {
-    let api = Api::connect(&api_url(&places[0])).await?;
+    let api = Api::connect(&plan.access).await?;
     let say = |text: String| match format {
         Format::Table => output::line(text),
         Format::Json => Ok(()),
@@ -116,7 +119,7 @@ pub(crate) async fn show(places: &[Place], plan: &Plan, format: Format) -> Resul
 
     let functions = traced::names(&app, &trace);
     let entries: Arc<[Entry]> = places.iter().map(entry).collect();
-    let watch = warm::Watch::start(places, &app, &trace).await?;
+    let watch = warm::Watch::start(&plan.access, places, &app, &trace).await?;
     let records = replay(client, calls, &entries, &functions, length, plan).await?;
     let timeline = watch.end().await;
     let nodes = api.nodes().await?;
@@ -183,26 +186,23 @@ fn entry(place: &Place) -> Entry {
     }
 }
 
-/// The address of a node's API.
-fn api_url(place: &Place) -> String {
-    format!("http://{}", Ports::address(place.ports.api))
-}
-
-/// `--api URL` where the first node is not where the verbs look for it by themselves.
-pub(crate) fn api_flag(places: &[Place]) -> String {
-    match places[0].ports.api {
-        7400 => String::new(),
-        _ => format!(" --api {}", api_url(&places[0])),
+/// `--credentials FILE` where verbs that are typed here would not find the file by themselves.
+pub(crate) fn credentials_flag(access: &Access) -> String {
+    let is_set = std::env::var_os("NIGH_CREDENTIALS").is_some_and(|set| !set.is_empty());
+    let has_own = credentials::login_file().is_some_and(|own| own.exists());
+    if access.file == credentials::local_file() && !is_set && !has_own {
+        return String::new();
     }
+    format!(" --credentials {}", access.file.display())
 }
 
 /// What to try next; each line works when pasted.
-pub(crate) fn try_next(places: &[Place]) -> String {
-    let (program, api) = (program(), api_flag(places));
+pub(crate) fn try_next(places: &[Place], access: &Access) -> String {
+    let (program, flag) = (program(), credentials_flag(access));
     let last = places.last().unwrap_or(&places[0]);
     let http = Ports::address(last.ports.http);
     format!(
-        "\ntry next:\n  curl -i http://{http}/hello\n  {program} invoke hello -i{api}\n  {program} nodes{api}\n"
+        "\ntry next:\n  curl -i http://{http}/hello\n  {program} invoke hello -i{flag}\n  {program} nodes{flag}\n"
     )
 }
 

@@ -10,8 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::api::{Api, timed};
-use crate::demo::api_url;
+use crate::api::{Access, Api, timed};
 use crate::failure::Result;
 use crate::load::trace::Trace;
 use crate::local::layout::Place;
@@ -57,10 +56,15 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Begins to ask; the first poll is complete when this returns.
-    pub(crate) async fn start(places: &[Place], app: &AppName, trace: &Trace) -> Result<Self> {
+    pub(crate) async fn start(
+        access: &Access,
+        places: &[Place],
+        app: &AppName,
+        trace: &Trace,
+    ) -> Result<Self> {
         let mut nodes = Vec::new();
         for place in places {
-            nodes.push((place.name.to_string(), Api::connect(&api_url(place)).await?));
+            nodes.push((place.name.to_string(), Api::connect(&access.at(place.api_url())).await?));
         }
         let functions: Vec<String> =
             trace.functions.iter().map(|function| function.name.to_string()).collect();

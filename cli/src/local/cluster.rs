@@ -124,6 +124,7 @@ fn config(index: usize, places: &[Place], folder: &Folder, rtt: Option<Arc<RttMa
         api: Ports::address(ports.api),
         peer: Ports::address(ports.peer),
         gossip: Ports::address(ports.gossip),
+        metrics: None,
         advertise: None,
         start: start(index, places, folder),
         join_token: Some(TokenSource::File(join_token(places, folder))),

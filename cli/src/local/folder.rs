@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 use nigh_model::{Kind, NodeName, Region};
 use serde::{Deserialize, Serialize};
 
+use crate::api::Access;
+use crate::credentials::{ADMIN_FILE, Credentials};
 use crate::failure::{Failure, Result};
 use crate::local::layout::Place;
 
 /// The note's name, and that under which it is written.
 const NOTE: &str = "cluster.json";
 const NOTE_NEW: &str = "cluster.json.new";
+
+/// The authorities of the cluster, in a node's folder.
+const AUTHORITIES: &str = "identity/ca.pem";
 
 /// Which nodes a data folder holds. Ports are not among it: they may change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +85,27 @@ impl Folder {
         self.path.join("demo.jsonl")
     }
 
+    /// What the admin of the cluster is known by.
+    pub(crate) fn admin(&self) -> PathBuf {
+        self.path.join(ADMIN_FILE)
+    }
+
+    /// Puts there what the first node wrote when it began the cluster, with the addresses that the
+    /// nodes have now and the authorities that they trust now.
+    pub(crate) fn tell_admin(&self, places: &[Place]) -> Result<Access> {
+        let file = self.admin();
+        let first = self.of_node(&places[0].name);
+        let begun = first.join(ADMIN_FILE);
+        let source = if begun.exists() { &begun } else { &file };
+        let mut credentials = Credentials::read(source)?;
+        if let Ok(authorities) = std::fs::read_to_string(first.join(AUTHORITIES)) {
+            credentials.ca = authorities;
+        }
+        credentials.api = places.iter().map(Place::api_url).collect();
+        credentials.write(&file).map_err(|error| self.unusable(&error))?;
+        Access::of(file, None)
+    }
+
     /// What is noted, if the folder holds a cluster.
     pub(crate) fn note(&self) -> Result<Option<Note>> {
         let path = self.path.join(NOTE);
@@ -117,6 +143,7 @@ impl Folder {
         }
         self.remove(&self.log())?;
         self.remove(&self.ledger())?;
+        self.remove(&self.admin())?;
         self.remove(&self.path.join(NOTE))
     }
 
@@ -198,6 +225,29 @@ mod tests {
         let failure = folder.prepare(&places(3, &["a", "c"])).unwrap_err();
         assert_eq!(failure.exit(), 4);
         assert!(failure.to_string().contains("--nodes 3 --regions a,b"), "{failure}");
+    }
+
+    #[test]
+    fn the_admin_is_told_where_all_nodes_are_now() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::new(parent.path().to_owned());
+        let places = places(2, &["a"]);
+        assert!(folder.tell_admin(&places).is_err(), "nobody has begun a cluster");
+        let first = folder.of_node(&places[0].name);
+        std::fs::create_dir_all(first.join("identity")).unwrap();
+        let begun = Credentials {
+            api: vec!["https://elsewhere:1".into()],
+            cluster: "c".into(),
+            ca: "old".into(),
+            token: None,
+        };
+        begun.write(&first.join(ADMIN_FILE)).unwrap();
+        std::fs::write(first.join(AUTHORITIES), "new").unwrap();
+        let access = folder.tell_admin(&places).unwrap();
+        assert_eq!(access.addresses, ["https://127.0.0.1:7400", "https://127.0.0.1:7410"]);
+        assert_eq!((access.file, access.credentials.ca.trim()), (folder.admin(), "new"));
+        std::fs::remove_file(first.join(ADMIN_FILE)).unwrap();
+        folder.tell_admin(&places).unwrap();
     }
 
     #[test]

@@ -22,6 +22,13 @@ pub(crate) struct Place {
     pub(crate) ports: Ports,
 }
 
+impl Place {
+    /// The URL of its API.
+    pub(crate) fn api_url(&self) -> String {
+        format!("https://{}", Ports::address(self.ports.api))
+    }
+}
+
 /// The ports of a node, all on 127.0.0.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ports {

@@ -5,7 +5,7 @@ use nigh_proto::v1::App;
 use serde::Serialize;
 
 use crate::api::Api;
-use crate::args::Cluster;
+use crate::args::{Before, Cluster};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Format};
 use crate::table::{self, Rows};
@@ -25,8 +25,8 @@ pub(crate) struct Args {
     cluster: Cluster,
 }
 
-pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
-    let api = Api::connect(&args.cluster.address(api)).await?;
+pub(crate) async fn run(args: Args, before: Before, format: Format) -> Result {
+    let api = Api::connect(&args.cluster.access(before)?).await?;
     let mut apps = api.all_apps().await?;
     if let Some(wanted) = &args.app {
         if !apps.iter().any(|app| app.name == *wanted) {

@@ -3,7 +3,7 @@
 use nigh_proto::v1::DeleteAppRequest;
 
 use crate::api::{Api, timed};
-use crate::args::Cluster;
+use crate::args::{Before, Cluster};
 use crate::failure::Result;
 use crate::output::{self, Format};
 use crate::rollout::request_id;
@@ -21,8 +21,8 @@ pub(crate) struct Args {
     cluster: Cluster,
 }
 
-pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
-    let api = Api::connect(&args.cluster.address(api)).await?;
+pub(crate) async fn run(args: Args, before: Before, format: Format) -> Result {
+    let api = Api::connect(&args.cluster.access(before)?).await?;
     let request = DeleteAppRequest { app: args.app.clone(), request_id: request_id() };
     if let Err(status) = api.apps().delete(timed(request)).await {
         return Err(api.failure_about(&status, &args.app).await);

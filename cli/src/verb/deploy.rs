@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::api::Api;
-use crate::args::Cluster;
+use crate::args::{Before, Cluster};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Format};
 use crate::package::Package;
@@ -37,9 +37,9 @@ pub(crate) struct Args {
     cluster: Cluster,
 }
 
-pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
+pub(crate) async fn run(args: Args, before: Before, format: Format) -> Result {
     let package = Package::read(&args.path, args.name.as_deref())?;
-    let api = Api::connect(&args.cluster.address(api)).await?;
+    let api = Api::connect(&args.cluster.access(before)?).await?;
     let options = Options { wait: !args.no_wait, timeout: args.timeout };
     let mut progress = Progress::new();
     let deployment = tokio::select! {

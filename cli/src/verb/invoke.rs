@@ -20,7 +20,7 @@ use tokio_util::io::ReaderStream;
 use tonic::Streaming;
 
 use crate::api::Api;
-use crate::args::Cluster;
+use crate::args::{Before, Cluster};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Format};
 use crate::units;
@@ -86,14 +86,14 @@ impl Body {
     }
 }
 
-pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
+pub(crate) async fn run(args: Args, before: Before, format: Format) -> Result {
     let body = match args.data.as_deref() {
         None => None,
         Some(data) => Some(open(data).await?),
     };
     let method = args.method.unwrap_or_else(|| default_method(body.is_some()).to_owned());
     let Body { chunks, broken } = body.unwrap_or_else(|| Body::of(stream::empty()));
-    let api = Api::connect(&args.cluster.address(api)).await?;
+    let api = Api::connect(&args.cluster.access(before)?).await?;
     let head = InvokeRequest {
         function: args.function.clone(),
         method,

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::api::Api;
-use crate::args::Cluster;
+use crate::args::{Before, Cluster};
 use crate::failure::{Failure, Result};
 use crate::load::arrivals::{Arrivals, Spread};
 use crate::load::client::Client;
@@ -99,16 +99,16 @@ struct Load {
     duration: Duration,
 }
 
-pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
+pub(crate) async fn run(args: Args, before: Before, format: Format) -> Result {
     let seed = args.seed.unwrap_or_else(rand::random);
     let ledger = args.ledger.as_deref().map(Ledger::create).transpose()?;
     let load = match &args.trace {
         Some(file) => {
             let trace = Trace::read(file)?;
-            let api = Api::connect(&args.cluster.clone().address(api)).await?;
+            let api = Api::connect(&args.cluster.clone().access(before)?).await?;
             of_trace(&args, &api, trace, seed).await?
         }
-        None => of_targets(&args, api, seed).await?,
+        None => of_targets(&args, before, seed).await?,
     };
     output::note(format!(
         "{} for {}, seed {seed}",
@@ -171,11 +171,11 @@ async fn send(
     Ok((tallies, stopped))
 }
 
-async fn of_targets(args: &Args, api: Option<String>, seed: u64) -> Result<Load> {
+async fn of_targets(args: &Args, before: Before, seed: u64) -> Result<Load> {
     // A URL needs no cluster: any HTTP server can be measured.
     let needs_cluster = args.targets.iter().any(|target| !target.contains("://"));
     let (apps, mut entries) = if needs_cluster {
-        let api = Api::connect(&args.cluster.clone().address(api)).await?;
+        let api = Api::connect(&args.cluster.clone().access(before)?).await?;
         (api.all_apps().await?, target::entries(&api.nodes().await?, &args.entry)?)
     } else {
         (Vec::new(), Vec::new())

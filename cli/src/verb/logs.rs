@@ -4,7 +4,7 @@ use nigh_proto::v1::{LogLine, TailRequest};
 use serde::Serialize;
 
 use crate::api::Api;
-use crate::args::Cluster;
+use crate::args::{Before, Cluster};
 use crate::failure::Result;
 use crate::output::{self, Format};
 use crate::time::rfc3339;
@@ -35,8 +35,8 @@ pub(crate) struct Args {
     cluster: Cluster,
 }
 
-pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
-    let api = Api::connect(&args.cluster.address(api)).await?;
+pub(crate) async fn run(args: Args, before: Before, format: Format) -> Result {
+    let api = Api::connect(&args.cluster.access(before)?).await?;
     let (app, function) = args.function.split_once('/').unwrap_or((&args.function, ""));
     let request = TailRequest {
         app: app.to_owned(),

@@ -4,7 +4,7 @@ use nigh_proto::v1::Node;
 use serde::Serialize;
 
 use crate::api::Api;
-use crate::args::Cluster;
+use crate::args::{Before, Cluster};
 use crate::failure::Result;
 use crate::output::{self, Format};
 use crate::table::{self, Rows};
@@ -13,7 +13,7 @@ use crate::table::{self, Rows};
 #[command(after_help = "\
 Examples:
   nigh nodes
-  nigh nodes -o json --api http://127.0.0.1:7410
+  nigh nodes -o json --api https://127.0.0.1:7410
 
 The round trip is measured from the node that is asked.")]
 pub(crate) struct Args {
@@ -21,8 +21,8 @@ pub(crate) struct Args {
     pub(crate) cluster: Cluster,
 }
 
-pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
-    let api = Api::connect(&args.cluster.address(api)).await?;
+pub(crate) async fn run(args: Args, before: Before, format: Format) -> Result {
+    let api = Api::connect(&args.cluster.access(before)?).await?;
     let nodes = api.nodes().await?;
     match format {
         Format::Json => output::json(&nodes.into_iter().map(Row::from).collect::<Vec<_>>()),

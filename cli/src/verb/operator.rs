@@ -1,7 +1,9 @@
 //! `nigh operator`: looking after the cluster itself.
 
+mod audit;
 mod backup;
 mod health;
+mod token;
 
 use std::path::PathBuf;
 
@@ -14,7 +16,7 @@ use serde::Serialize;
 use tonic::Code;
 
 use crate::api::{Api, timed};
-use crate::args::Cluster;
+use crate::args::{Before, Cluster};
 use crate::failure::Result;
 use crate::output::{self, Format};
 use crate::table::Rows;
@@ -27,7 +29,9 @@ Examples:
   nigh operator rotate-authority
   nigh operator gossip rotate
   nigh operator backup monday.nighbak
-  nigh operator health")]
+  nigh operator health
+  nigh operator token create --role deployer > ci.toml
+  nigh operator audit -n 20")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -71,6 +75,21 @@ enum Verb {
         #[command(flatten)]
         cluster: Cluster,
     },
+    /// Say who may ask the API and which nodes may join
+    #[command(after_help = "Example:\n  nigh operator token create --role viewer")]
+    Token {
+        #[command(subcommand)]
+        verb: token::Verb,
+    },
+    /// Show who changed what, oldest first
+    #[command(after_help = "Example:\n  nigh operator audit -n 20 -o json")]
+    Audit {
+        /// At most this many of the newest [default: all that are kept]
+        #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
     /// Look after what seals gossip
     #[command(after_help = "Example:\n  nigh operator gossip rotate")]
     Gossip {
@@ -91,25 +110,32 @@ enum GossipVerb {
     },
 }
 
-pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
+pub(crate) async fn run(args: Args, before: Before, format: Format) -> Result {
     match args.verb {
-        Verb::Raft { cluster } => raft(&Api::connect(&cluster.address(api)).await?, format).await,
+        Verb::Raft { cluster } => {
+            raft(&Api::connect(&cluster.access(before)?).await?, format).await
+        }
         Verb::RotateAuthority { cluster } => {
-            rotate_authority(&Api::connect(&cluster.address(api)).await?, format).await
+            rotate_authority(&Api::connect(&cluster.access(before)?).await?, format).await
         }
         Verb::Backup { file, cluster } => {
-            let api = Api::connect(&cluster.address(api)).await?;
+            let api = Api::connect(&cluster.access(before)?).await?;
             Box::pin(backup::backup(&api, &file, format)).await
         }
         Verb::Restore { file, cluster } => {
-            let api = Api::connect(&cluster.address(api)).await?;
+            let api = Api::connect(&cluster.access(before)?).await?;
             Box::pin(backup::restore(&api, &file, format)).await
         }
         Verb::TransferLeader { node, cluster } => {
-            transfer_leader(&Api::connect(&cluster.address(api)).await?, node, format).await
+            transfer_leader(&Api::connect(&cluster.access(before)?).await?, node, format).await
+        }
+        Verb::Token { verb } => Box::pin(token::run(verb, before, format)).await,
+        Verb::Audit { limit, cluster } => {
+            let api = Api::connect(&cluster.access(before)?).await?;
+            audit::run(&api, limit.unwrap_or_default(), format).await
         }
         Verb::Gossip { verb: GossipVerb::Rotate { cluster } } => {
-            rotate_gossip_keys(&Api::connect(&cluster.address(api)).await?, format).await
+            rotate_gossip_keys(&Api::connect(&cluster.access(before)?).await?, format).await
         }
         Verb::Health(args) => health::run(args, api, format).await,
     }

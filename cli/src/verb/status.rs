@@ -7,7 +7,7 @@ use nigh_proto::v1::{StatusRequest, StatusResponse};
 use serde::Serialize;
 
 use crate::api::{Api, timed};
-use crate::args::Cluster;
+use crate::args::{Before, Cluster};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Format};
 use findings::{Finding, findings};
@@ -16,7 +16,7 @@ use findings::{Finding, findings};
 #[command(after_help = "\
 Examples:
   nigh status
-  nigh status -o json --api http://127.0.0.1:7410
+  nigh status -o json --api https://127.0.0.1:7410
   until nigh status >/dev/null; do sleep 1; done
 
 It shows what the node that is asked knows; it answers without a quorum too. What is not known
@@ -30,8 +30,8 @@ pub(crate) struct Args {
     pub(crate) cluster: Cluster,
 }
 
-pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Result {
-    let api = Api::connect(&args.cluster.address(api)).await?;
+pub(crate) async fn run(args: Args, before: Before, format: Format) -> Result {
+    let api = Api::connect(&args.cluster.access(before)?).await?;
     let answer = api.cluster().status(timed(StatusRequest {})).await;
     let status = answer.map_err(|status| api.failure(&status))?.into_inner();
     let now_ms = crate::time::now_ms();

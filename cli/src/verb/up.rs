@@ -8,6 +8,7 @@ use nigh_model::Region;
 use nigh_placement::RttMatrix;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::api::Access;
 use crate::demo;
 use crate::failure::{Failure, Result};
 use crate::local::cluster::Cluster;
@@ -35,7 +36,7 @@ Examples:
 
 Node k, from 1, listens on 127.0.0.1 on every default port + 10·(k−1): HTTP 8080, 8090, …;
 API 7400, 7410, …; peers 7401, …; gossip 7402/udp, …. What nodes log is in nigh.log in the
-data folder.")]
+data folder; commands that are typed in this folder find admin.toml there by themselves.")]
 pub(crate) struct Args {
     /// Deploy the examples, replay real load, and show how it was served
     #[arg(long)]
@@ -118,8 +119,10 @@ pub(crate) async fn run(args: Args, format: Format) -> Result {
     let ended = tokio::select! {
         ended = async {
             cluster.ready().await?;
+            let access = folder.tell_admin(&places)?;
             clear();
-            Box::pin(serve(&args, &places, &folder, matrix, started.elapsed(), format)).await
+            let shown = Shown { access, matrix, after: started.elapsed(), format };
+            Box::pin(serve(&args, &places, &folder, shown)).await
         } => ended,
         failure = cluster.failed() => Err(failure),
         () = &mut stop => stopped(&args),
@@ -137,20 +140,23 @@ fn stopped(args: &Args) -> Result {
     Ok(())
 }
 
-/// Everything between start and stop. Ends by itself only with `--exit` or when it fails.
-async fn serve(
-    args: &Args,
-    places: &[Place],
-    folder: &Folder,
+/// A cluster that serves, and how it is shown.
+struct Shown {
+    access: Access,
     matrix: Option<Arc<RttMatrix>>,
+    /// So long it took to start.
     after: Duration,
     format: Format,
-) -> Result {
+}
+
+/// Everything between start and stop. Ends by itself only with `--exit` or when it fails.
+async fn serve(args: &Args, places: &[Place], folder: &Folder, shown: Shown) -> Result {
+    let Shown { access, matrix, after, format } = shown;
     match format {
         Format::Table => output::line(text_of(places, after))?,
         // Programs get one document: the cluster, or what the demonstration came to.
         Format::Json if args.demo => {}
-        Format::Json => output::json(&document(places, after))?,
+        Format::Json => output::json(&document(places, &access, after))?,
     }
     if args.demo {
         let plan = demo::Plan {
@@ -158,6 +164,7 @@ async fn serve(
             replay: args.demo_seconds.map(Duration::from_secs),
             ledger: folder.ledger(),
             matrix,
+            access: access.clone(),
         };
         let shown = Box::pin(demo::show(places, &plan, format)).await?;
         if args.exit {
@@ -166,12 +173,12 @@ async fn serve(
         if let Err(failure) = shown.verdict() {
             output::failure(&failure);
         }
-        output::note(demo::try_next(places));
+        output::note(demo::try_next(places, &access));
     } else {
         output::note(format!(
             "deploy something: {} deploy PATH{}",
             demo::program(),
-            demo::api_flag(places)
+            demo::credentials_flag(&access)
         ));
     }
     output::note("Ctrl-C stops the cluster; its data stays");
@@ -214,7 +221,7 @@ fn matrix(args: &Args, places: &[Place]) -> Result<Option<Arc<RttMatrix>>> {
     Ok(Some(Arc::new(matrix)))
 }
 
-fn document(places: &[Place], after: Duration) -> serde_json::Value {
+fn document(places: &[Place], access: &Access, after: Duration) -> serde_json::Value {
     let node = |place: &Place| {
         serde_json::json!({
             "name": place.name,
@@ -226,7 +233,11 @@ fn document(places: &[Place], after: Duration) -> serde_json::Value {
         })
     };
     let nodes: Vec<_> = places.iter().map(node).collect();
-    serde_json::json!({ "seconds": after.as_secs_f64(), "nodes": nodes })
+    serde_json::json!({
+        "seconds": after.as_secs_f64(),
+        "credentials": access.file,
+        "nodes": nodes,
+    })
 }
 
 fn text_of(places: &[Place], after: Duration) -> String {
@@ -239,7 +250,7 @@ fn text_of(places: &[Place], after: Duration) -> String {
             place.name.to_string(),
             place.region.to_string(),
             format!("http://{}", Ports::address(place.ports.http)),
-            format!("http://{}", Ports::address(place.ports.api)),
+            place.api_url(),
         ]);
     }
     format!(

@@ -65,7 +65,8 @@ pub(crate) fn add_node(state: &mut State, id: u64, at: &str, peer: &str) {
 
 /// Adds a revision of one function to an app, kept but not active.
 pub(crate) fn add_revision(state: &mut State, name: &str, id: u64, spec: FunctionSpec) {
-    let spec = AppSpec { functions: BTreeMap::from([(function(id).function, spec)]) };
+    let functions = BTreeMap::from([(function(id).function, spec)]);
+    let spec = AppSpec { functions, ..AppSpec::default() };
     let digest = spec.digest();
     let revision = Revision { id: RevisionId(id), spec, digest, created_ms: 0 };
     let known = state.apps.get(&app(name)).map(|known| known.as_ref().clone());

@@ -4,16 +4,18 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::Stream;
+use nigh_model::audit::Actor;
 use nigh_model::command::{Command, Envelope, Outcome, Refusal, Reply};
 use nigh_model::spec::PlacementSpec;
 use nigh_model::suggest::nearest;
-use nigh_model::{App, AppName, AppSpec, Kind, RequestId, Revision, RevisionId, State};
+use nigh_model::{App, AppName, AppSpec, Kind, Revision, RevisionId, State};
 use nigh_proto::v1::{self, apps_server};
 use nigh_proto::{convert, status};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::authorize::actor;
 use crate::agent;
 use crate::clock;
 use crate::control::{Control, is_known_active, progress};
@@ -39,14 +41,14 @@ pub(crate) struct AppsService {
 }
 
 impl AppsService {
-    async fn propose(&self, request_id: &str, command: Command) -> Result<Reply, Status> {
-        let request_id = match request_id {
-            "" => None,
-            given => {
-                Some(RequestId::new(given).map_err(|error| invalid("BAD_REQUEST_ID", &error))?)
-            }
-        };
-        let (_, outcome) = self.control.propose(request_id, command).await?;
+    async fn propose(
+        &self,
+        by: Actor,
+        request_id: &str,
+        command: Command,
+    ) -> Result<Reply, Status> {
+        let request_id = super::request_id(request_id)?;
+        let (_, outcome) = self.control.propose_by(Some(by), request_id, command).await?;
         outcome.map_err(|refusal| self.refused(&refusal))
     }
 
@@ -144,6 +146,7 @@ impl apps_server::Apps for AppsService {
         &self,
         request: Request<v1::DeployRequest>,
     ) -> Result<Response<v1::DeployResponse>, Status> {
+        let by = actor(&request, self.control.own)?;
         let request = request.into_inner();
         let app = app_name(&request.app)?;
         let spec = request.spec.ok_or_else(|| invalid("BAD_SPEC", "the request has no spec"))?;
@@ -166,7 +169,7 @@ impl apps_server::Apps for AppsService {
         if let Command::PutRevision { spec, .. } = &command {
             self.copy_components(spec).await?;
         }
-        match self.propose(&request.request_id, command).await? {
+        match self.propose(by, &request.request_id, command).await? {
             Reply::Revision { id, changed } => {
                 let revision = id.to_string();
                 Ok(Response::new(v1::DeployResponse { revision, changed, routes }))
@@ -179,11 +182,12 @@ impl apps_server::Apps for AppsService {
         &self,
         request: Request<v1::ActivateRequest>,
     ) -> Result<Response<v1::ActivateResponse>, Status> {
+        let by = actor(&request, self.control.own)?;
         let request = request.into_inner();
         let app = app_name(&request.app)?;
         let revision = revision_id(&request.revision)?;
         let command = Command::RollOut { app, revision };
-        match self.propose(&request.request_id, command).await? {
+        match self.propose(by, &request.request_id, command).await? {
             Reply::Revision { changed, .. } => Ok(Response::new(v1::ActivateResponse { changed })),
             other => Err(Status::internal(format!("an activation answered {other:?}"))),
         }
@@ -237,9 +241,10 @@ impl apps_server::Apps for AppsService {
         &self,
         request: Request<v1::DeleteAppRequest>,
     ) -> Result<Response<v1::DeleteAppResponse>, Status> {
+        let by = actor(&request, self.control.own)?;
         let request = request.into_inner();
         let app = app_name(&request.app)?;
-        self.propose(&request.request_id, Command::DeleteApp { app }).await?;
+        self.propose(by, &request.request_id, Command::DeleteApp { app }).await?;
         Ok(Response::new(v1::DeleteAppResponse {}))
     }
 

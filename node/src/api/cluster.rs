@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use nigh_model::audit::Actor;
 use nigh_model::command::{Command, Refusal};
 use nigh_model::suggest::nearest;
-use nigh_model::{App, Digest, Kind, NodeId, RequestId};
+use nigh_model::{App, Digest, Kind, NodeId};
 use nigh_proto::peer::v1 as peer;
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::v1::{self, cluster_server};
@@ -14,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::authorize::actor;
 use super::status;
 use crate::agent::{Copies, Fetcher, Stock};
 use crate::backup;
@@ -64,7 +66,7 @@ impl ClusterService {
     }
 
     /// Takes in an app whose components are here.
-    async fn restore_app(&self, app: App) -> Result<(), Status> {
+    async fn restore_app(&self, by: Actor, app: App) -> Result<(), Status> {
         let specs = || app.revisions.values().flat_map(|r| r.spec.functions.values());
         let components: BTreeSet<Digest> = specs().map(|spec| spec.component).collect();
         for digest in components {
@@ -73,7 +75,8 @@ impl ClusterService {
             let copied = self.copies.ensure_copies(digest, allowed).await;
             copied.map_err(|error| error.status())?;
         }
-        let (_, outcome) = self.control.propose(None, Command::RestoreApp { app }).await?;
+        let (_, outcome) =
+            self.control.propose_by(Some(by), None, Command::RestoreApp { app }).await?;
         outcome.map(|_| ()).map_err(|refusal| refused(&refusal))
     }
 
@@ -220,10 +223,12 @@ impl cluster_server::Cluster for ClusterService {
 
     async fn rotate_authority(
         &self,
-        _: Request<v1::RotateAuthorityRequest>,
+        request: Request<v1::RotateAuthorityRequest>,
     ) -> Result<Response<v1::RotateAuthorityResponse>, Status> {
+        let by = actor(&request, self.control.own)?;
+        let by = rmp_serde::to_vec_named(&by).map_err(|e| Status::internal(e.to_string()))?;
         let (_, mut client) = self.leader_client()?;
-        let asked = client.rotate_authority(peer::RotateAuthorityRequest {});
+        let asked = client.rotate_authority(peer::RotateAuthorityRequest { by: by.into() });
         let answer = tokio::time::timeout(LEADER_TIMEOUT, asked).await;
         let answer = answer.map_err(|_| unavailable("the leader did not answer"))??.into_inner();
         let id: [u8; 32] = answer
@@ -239,11 +244,10 @@ impl cluster_server::Cluster for ClusterService {
         &self,
         request: Request<v1::RotateGossipKeysRequest>,
     ) -> Result<Response<v1::RotateGossipKeysResponse>, Status> {
-        let id = request.into_inner().request_id;
-        let id = (!id.is_empty()).then(|| RequestId::new(id)).transpose().map_err(|error| {
-            nigh_proto::status::of_kind(Kind::Invalid, "BAD_REQUEST_ID", error.to_string())
-        })?;
-        let (_, outcome) = self.control.propose(id, Command::RotateGossipKeys).await?;
+        let by = actor(&request, self.control.own)?;
+        let id = super::request_id(&request.into_inner().request_id)?;
+        let command = Command::RotateGossipKeys;
+        let (_, outcome) = self.control.propose_by(Some(by), id, command).await?;
         outcome.map_err(|refusal| {
             nigh_proto::status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string())
         })?;
@@ -285,6 +289,7 @@ impl cluster_server::Cluster for ClusterService {
         &self,
         request: Request<Streaming<v1::BackupPiece>>,
     ) -> Result<Response<v1::RestoreResponse>, Status> {
+        let by = actor(&request, self.control.own)?;
         self.control.read_barrier().await?;
         let reading = backup::Reading::new(request.into_inner());
         let state = self.control.decided.state();
@@ -292,7 +297,7 @@ impl cluster_server::Cluster for ClusterService {
         let read = reading.read(&self.stock, check).await?;
         let apps = read.apps.len() as u32;
         for app in read.apps {
-            self.restore_app(app).await?;
+            self.restore_app(by.clone(), app).await?;
         }
         tracing::info!(apps, components = read.components, "a backup was restored");
         Ok(Response::new(v1::RestoreResponse {

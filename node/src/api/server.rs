@@ -1,13 +1,13 @@
-//! The API port: gRPC, and beside it what probes and Prometheus ask over plain HTTP.
+//! What is served on the API port: gRPC, and beside it what probes and Prometheus ask.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use axum::serve::ListenerExt as _;
+use axum::http::header;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get};
 use nigh_model::limits::GRPC_MESSAGE_BYTES_MAX;
+use nigh_proto::v1::access_server::AccessServer;
 use nigh_proto::v1::apps_server::AppsServer;
 use nigh_proto::v1::artifacts_server::ArtifactsServer;
 use nigh_proto::v1::cluster_server::ClusterServer;
@@ -17,19 +17,31 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use super::access::AccessService;
 use super::apps::AppsService;
 use super::artifacts::ArtifactsService;
+use super::authorize::{Door, authorize};
 use super::cluster::ClusterService;
+use super::listen::{self, ServerTls};
 use super::ready::Readiness;
+use super::roles::METRICS;
 use crate::control::Control;
 use crate::telemetry::Metrics;
 
 /// The public services, by the names that reflection and health know them by.
-const SERVICES: [&str; 5] =
-    ["nigh.v1.Apps", "nigh.v1.Artifacts", "nigh.v1.Cluster", "nigh.v1.Invoker", "nigh.v1.Logs"];
+pub(super) const SERVICES: [&str; 6] = [
+    "nigh.v1.Access",
+    "nigh.v1.Apps",
+    "nigh.v1.Artifacts",
+    "nigh.v1.Cluster",
+    "nigh.v1.Invoker",
+    "nigh.v1.Logs",
+];
 
 /// What is served on the API port.
 pub(crate) struct Api<I: Invoker, L: Logs> {
+    /// Letting in.
+    pub(crate) access: AccessService,
     /// Deploying.
     pub(crate) apps: AppsService,
     /// Uploading.
@@ -44,6 +56,8 @@ pub(crate) struct Api<I: Invoker, L: Logs> {
     pub(crate) control: Control,
     /// For Prometheus.
     pub(crate) metrics: Metrics,
+    /// What TLS is served with.
+    pub(crate) tls: ServerTls,
 }
 
 impl<I: Invoker, L: Logs> Api<I, L> {
@@ -61,6 +75,7 @@ impl<I: Invoker, L: Logs> Api<I, L> {
         }
         let max = GRPC_MESSAGE_BYTES_MAX;
         let mut routes = Routes::new(health)
+            .add_service(AccessServer::new(self.access))
             .add_service(AppsServer::new(self.apps).max_decoding_message_size(max))
             .add_service(ArtifactsServer::new(self.artifacts).max_decoding_message_size(max))
             .add_service(ClusterServer::new(self.cluster))
@@ -70,20 +85,29 @@ impl<I: Invoker, L: Logs> Api<I, L> {
             Ok(service) => routes = routes.add_service(service),
             Err(error) => tracing::error!(%error, "no reflection: the descriptors are not valid"),
         }
-        let router = routes.prepare().into_axum_router().merge(plain(self.control, self.metrics));
-        let router = router.fallback(no_such_path);
-        let listener = listener.tap_io(|stream| {
-            // Without it each call waits for a delayed acknowledgement: 41 ms.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "nagle's algorithm stays on");
-            }
-        });
-        let served = axum::serve(listener, router)
-            .with_graceful_shutdown(async move { stop.cancelled().await })
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the API is no longer served");
-        }
+        let door = Door { decided: self.control.decided.clone(), metrics: self.metrics.clone() };
+        let router = routes
+            .prepare()
+            .into_axum_router()
+            .merge(plain(self.control, self.metrics.clone()))
+            .layer(from_fn_with_state(Arc::new(door), authorize));
+        listen::serve(listener, self.tls, router, self.metrics, stop).await;
+    }
+}
+
+/// Serves what is counted, and nothing else, to whoever reaches this listener: a scraper on the
+/// same machine needs neither TLS nor a token.
+pub(crate) async fn serve_metrics(
+    listener: TcpListener,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let router = Router::new().route(METRICS, counted(metrics));
+    let served = axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stop.cancelled().await })
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the metrics are no longer served");
     }
 }
 
@@ -93,50 +117,10 @@ fn plain(control: Control, metrics: Metrics) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || std::future::ready(Readiness::of(&control).answer())))
-        .route(
-            "/metrics",
-            get(move || {
-                let text = metrics.render();
-                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                std::future::ready(([(header::CONTENT_TYPE, kind)], text))
-            }),
-        )
+        .route(METRICS, counted(metrics))
 }
 
-/// What nobody serves: said in gRPC to who speaks it, else so that a person understands it.
-async fn no_such_path(headers: HeaderMap) -> Response {
-    let kind = headers.get(header::CONTENT_TYPE);
-    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        return tonic::Status::unimplemented("this version has no such method").into_http();
-    }
-    let hint = "no such path: this is the API port, which speaks gRPC and answers /healthz, \
-                /readyz and /metrics; functions are called on the HTTP port\n";
-    (StatusCode::NOT_FOUND, hint).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn answer(kind: Option<&'static str>) -> Response {
-        let mut headers = HeaderMap::new();
-        headers.extend(kind.map(|kind| (header::CONTENT_TYPE, kind.parse().unwrap())));
-        no_such_path(headers).await
-    }
-
-    #[tokio::test]
-    async fn an_unknown_path_is_answered_in_the_language_of_the_asker() {
-        for kind in [None, Some("application/json")] {
-            let answer = answer(kind).await;
-            assert_eq!(answer.status(), StatusCode::NOT_FOUND);
-            let body = axum::body::to_bytes(answer.into_body(), 1_000).await.unwrap();
-            let line = String::from_utf8(body.to_vec()).unwrap();
-            assert!(line.contains("API port") && line.lines().count() == 1, "{line}");
-        }
-        for kind in ["application/grpc", "application/grpc+proto"] {
-            let answer = answer(Some(kind)).await;
-            assert_eq!(answer.status(), StatusCode::OK);
-            assert_eq!(answer.headers()["grpc-status"], "12", "UNIMPLEMENTED");
-        }
-    }
+fn counted(metrics: Metrics) -> MethodRouter {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    get(move || std::future::ready(([(header::CONTENT_TYPE, kind)], metrics.render())))
 }

@@ -1,5 +1,6 @@
 //! The authority of the cluster: who gets what signed, who holds its key, how it is replaced.
 
+use nigh_model::audit::Actor;
 use nigh_model::command::Command;
 use nigh_model::{Digest, Kind, NodeId};
 use nigh_proto::peer::v1::{AuthorityKeyRequest, AuthorityKeyResponse, SignRequest, SignResponse};
@@ -60,7 +61,11 @@ pub(super) fn key(
 
 /// Makes the next authority and lets the cluster trust it; what follows is for the leader's
 /// steps. This node must lead.
-pub(super) async fn rotate(control: &Control, identity: &Own) -> Result<Digest, Status> {
+pub(super) async fn rotate(
+    control: &Control,
+    identity: &Own,
+    by: Option<Actor>,
+) -> Result<Digest, Status> {
     if control.health.now().leader != Some(control.own) {
         return Err(Unavailable::new("this node does not lead").into());
     }
@@ -78,7 +83,8 @@ pub(super) async fn rotate(control: &Control, identity: &Own) -> Result<Digest, 
     identity.keep_signer(&next).map_err(|error| failed(&error))?;
     let authority = next.authority();
     let id = authority.id();
-    let (_, outcome) = control.propose(None, Command::AddAuthority { authority }).await?;
+    let command = Command::AddAuthority { authority };
+    let (_, outcome) = control.propose_by(by, None, command).await?;
     outcome.map_err(|refusal| {
         status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string())
     })?;

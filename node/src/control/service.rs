@@ -182,9 +182,12 @@ impl control_server::Control for ControlService {
 
     async fn rotate_authority(
         &self,
-        _: Request<RotateAuthorityRequest>,
+        request: Request<RotateAuthorityRequest>,
     ) -> Result<Response<RotateAuthorityResponse>, Status> {
-        let id = authority::rotate(&self.control, &self.identity).await?;
+        let by = request.into_inner().by;
+        let by = (!by.is_empty()).then(|| rmp_serde::from_slice(&by)).transpose();
+        let by = by.map_err(|error| Status::invalid_argument(format!("by: {error}")))?;
+        let id = authority::rotate(&self.control, &self.identity, by).await?;
         Ok(Response::new(RotateAuthorityResponse { authority: id.as_bytes().to_vec().into() }))
     }
 

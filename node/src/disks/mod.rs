@@ -78,6 +78,7 @@ impl Three {
                 api: free_address(),
                 peer: free_address(),
                 gossip: free_address(),
+                metrics: None,
                 advertise: None,
                 start,
                 join_token: Some(TokenSource::File(folder.path().join("join-token"))),

@@ -133,6 +133,7 @@ mod tests {
             },
             spec: FunctionSpec::new(Digest::of(b"x"), 1).into(),
             routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
+            invoke: nigh_model::spec::Invoke::Open,
         }
     }
 

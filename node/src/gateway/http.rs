@@ -87,7 +87,8 @@ impl Gateway {
         match &result {
             Ok(answer) => counting.ends(answer.outcome(), answer.place(), None),
             Err(problem) => {
-                let place = if problem.node().is_some() { Place::There } else { Place::Here };
+                let elsewhere = problem.node().is_some_and(|node| *node != self.core().name);
+                let place = if elsewhere { Place::There } else { Place::Here };
                 counting.ends(problem.reason().outcome, place, Some(problem.reason()));
             }
         }
@@ -111,6 +112,7 @@ impl Gateway {
         let host = host_of(&head);
         let decision = self.core().decided.now();
         let (target, matched) = find::by_path(&decision, host.as_deref(), head.uri.path())?;
+        self.let_in(&target, &head.headers)?;
         headers::describe(&mut head, &matched, host.as_deref(), Some(from));
         trace.write(&mut head.headers);
         let url = headers::full_url(&head.uri, host.as_deref());

@@ -19,7 +19,8 @@ use super::problem::Problem;
 use super::retry::IDEMPOTENCY_KEY;
 use super::stream::{self, Answers};
 use super::trace::{TRACEPARENT, Trace, X_REQUEST_ID};
-use super::{Gateway, find, headers, reasons};
+use super::{Gateway, callers, find, headers, reasons};
+use crate::access::{self, Denied, Shown};
 
 /// What a message holds besides a body, in bytes.
 const ENVELOPE_BYTES_MAX: usize = HEADER_BYTES_MAX + (64 << 10);
@@ -81,6 +82,7 @@ struct Caller {
     trace: Trace,
     timeout: Option<Duration>,
     from: Option<SocketAddr>,
+    shown: Result<access::Caller, Denied>,
     began: Instant,
 }
 
@@ -100,6 +102,10 @@ impl Caller {
             trace: Trace::of(&headers),
             timeout: timeout.and_then(parse_timeout).map(with_margin),
             from: request.remote_addr(),
+            shown: match request.extensions().get::<Shown>() {
+                Some(Shown(shown)) => shown.clone(),
+                None => Err(Denied::NoToken),
+            },
             began: Instant::now(),
         }
     }
@@ -116,6 +122,7 @@ impl Gateway {
     ) -> Result<Ask, Problem> {
         let bad = |why: String| Problem::new(reasons::INVALID_CALL, why);
         let target = find::by_name(&self.core().decided.now(), &message.function)?;
+        callers::check(&target, || caller.shown.clone())?;
         let (uri, matched) = find::relative(&target, &message.path)?;
         let mut headers = convert::header_map(&message.headers).map_err(|e| bad(e.to_string()))?;
         headers::check_size(&headers)?;

@@ -45,7 +45,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers callers until it is stopped; then lets running calls end, for a grace.
 pub(crate) async fn serve_http(listener: TcpListener, gateway: Gateway, stop: CancellationToken) {
-    let builder = Arc::new(builder());
+    let builder = Arc::new(http_server());
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     // Cuts off those that are still there after the grace.
@@ -86,7 +86,8 @@ pub(crate) async fn serve_http(listener: TcpListener, gateway: Gateway, stop: Ca
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+/// A server of HTTP/1.1 and HTTP/2 whose connections and heads are bounded.
+pub(crate) fn http_server() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()

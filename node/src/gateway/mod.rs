@@ -10,6 +10,7 @@
 mod admit;
 mod body;
 mod call;
+mod callers;
 mod deadline;
 mod expect;
 mod find;
@@ -40,9 +41,10 @@ use nigh_runtime::Engine;
 
 pub(crate) use admit::Admission;
 pub(crate) use invoker::public_invoke_service;
-pub(crate) use listen::serve_http;
+pub(crate) use listen::{http_server, serve_http};
 pub(crate) use reasons::{Outcome, Reason, reason_names};
 pub(crate) use receive::peer_invoke_service;
+pub(crate) use socket::Socket;
 pub(crate) use timings::Timings;
 
 use crate::agent::Shelf;

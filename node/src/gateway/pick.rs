@@ -157,6 +157,7 @@ mod tests {
             function: function(),
             spec: spec.into(),
             routes: [].into(),
+            invoke: nigh_model::spec::Invoke::Open,
         }
     }
 

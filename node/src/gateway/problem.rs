@@ -128,7 +128,11 @@ impl Problem {
             Some(hint) => format!("{}; {hint}", self.message),
             None => self.message,
         };
-        let code = status::code(self.reason.kind);
+        let code = match self.reason.status {
+            // Who may not at all and who has not shown that they may are of one kind.
+            401 => tonic::Code::Unauthenticated,
+            _ => status::code(self.reason.kind),
+        };
         status::with_retry(code, self.reason.name, message, self.retry_after)
     }
 }

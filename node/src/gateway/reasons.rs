@@ -57,6 +57,9 @@ macro_rules! reasons {
 reasons! {
     INVALID_CALL 400 Invalid Refused "http_request_error": "A part of the call is not valid.";
     BAD_REQUEST_BODY 400 Invalid Refused "http_request_error": "The request body broke off.";
+    NO_TOKEN 401 Denied Refused "http_request_denied": "No token was shown where one is needed.";
+    TOKEN_EXPIRED 401 Denied Refused "http_request_denied": "The time of the token is over.";
+    TOKEN_INVALID 401 Denied Refused "http_request_denied": "What was shown is no token of this cluster.";
     NO_SUCH_APP 404 NotFound Refused "destination_not_found": "No app has this name.";
     NO_SUCH_FUNCTION 404 NotFound Refused "destination_not_found": "The app has no such function.";
     NO_SUCH_ROUTE 404 NotFound Refused "destination_not_found": "No route leads anywhere from this path.";
@@ -126,6 +129,7 @@ mod tests {
         for reason in ALL {
             let fits: &[Kind] = match reason.status {
                 400 | 413 | 501 => &[Kind::Invalid],
+                401 => &[Kind::Denied],
                 404 => &[Kind::NotFound],
                 429 => &[Kind::Exhausted],
                 500 | 502 => &[Kind::Internal],

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 /// A connection that has not begun by then is closed: nothing has come, or only a part of what
@@ -25,8 +24,8 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1 << 20;
 
 /// A caller's connection.
-pub(super) struct Socket {
-    stream: TcpStream,
+pub(crate) struct Socket<S> {
+    stream: S,
     /// Runs until it is told which HTTP is spoken, with how much of the preface has come.
     silence: Option<(Pin<Box<Sleep>>, usize)>,
     /// Runs while the caller takes nothing.
@@ -35,8 +34,9 @@ pub(super) struct Socket {
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
-impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
+impl<S> Socket<S> {
+    /// Holds a connection, over TCP or over TLS, to what is fair.
+    pub(crate) fn new(stream: S) -> Self {
         let silence = Some((Box::pin(sleep(BEGIN_WAIT_MAX)), 0));
         Self { stream, silence, stall: None, linger: None }
     }
@@ -57,7 +57,7 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -82,7 +82,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -138,7 +138,7 @@ impl AsyncWrite for Socket {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// What a second read brings after this was sent, and nothing more; none: it waits on.
     async fn second_read(sent: &[u8]) -> Option<io::Result<usize>> {

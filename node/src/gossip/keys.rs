@@ -22,7 +22,7 @@ const LOAD: &str = "load";
 const SETTLED: &str = "settled";
 const WARM: &str = "warm";
 const READY: &str = "ready";
-const IDENTITY: &str = "identity";
+const IDENTITY: &str = "cert";
 const KEYS: &str = "keys";
 /// A key that there is not.
 const NO_KEY: &str = "-";
@@ -39,7 +39,7 @@ const LEFT: &str = "left";
 /// Most lagging revisions that are named.
 const LAG_MAX: usize = 16;
 /// Longest build version.
-const VERSION_BYTES_MAX: usize = 32;
+const VERSION_BYTES_MAX: usize = 16;
 /// Memory and room are told in steps of this, so that they do not change at every look.
 const MEMORY_STEP: u64 = 1 << 20;
 
@@ -235,7 +235,7 @@ mod tests {
     prop_compose! {
         fn report()(load in load(), draining: bool, settled: u64,
             lag in vec(any::<u64>().prop_map(RevisionId), 0..=LAG_MAX),
-            warm in filter(), ready in filter(), version in "[0-9a-z.+-]{0,32}",
+            warm in filter(), ready in filter(), version in "[0-9a-z.+-]{0,16}",
             certificate in proptest::option::of((any::<u64>(), any::<u32>(), any::<u32>())),
             newest: Option<u64>, sending: Option<u64>,
             (state, sync_ms) in (0..3_usize, any::<u32>()),
@@ -310,7 +310,7 @@ mod tests {
             disk: DiskReport { state: DiskState::Failed, sync_ms: 1 << 31 },
             version: "v".repeat(40),
             identity: Some(IdentityReport {
-                expires_ms: u64::MAX,
+                expires_ms: 4_102_444_800_000,
                 issuer: largest,
                 newest: largest,
             }),

@@ -197,7 +197,7 @@ impl IdentityFolder {
 }
 
 /// The certificates of all trusted authorities, in PEM.
-pub(super) fn authorities_pem(trust: &Trust) -> String {
+pub(crate) fn authorities_pem(trust: &Trust) -> String {
     trust.authorities.iter().map(|known| encode("CERTIFICATE", &known.certificate)).collect()
 }
 

@@ -16,7 +16,7 @@ mod tls;
 pub(crate) use authority::{Request, Signer, Subject};
 pub(crate) use begin::{Beginning, Begun, begin, begun};
 pub(crate) use certificate::Leaf;
-pub(crate) use folder::IdentityFolder;
+pub(crate) use folder::{IdentityFolder, authorities_pem};
 pub(crate) use keeper::{Keeper, Own, hosts, subject};
 pub(crate) use tls::{Material, Tls, pinned_client};
 

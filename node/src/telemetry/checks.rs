@@ -36,6 +36,7 @@ async fn a_node_shows_all_of_the_table_and_nothing_else() {
         api: any,
         peer: any,
         gossip: any,
+        metrics: None,
         advertise: None,
         start: Start::Bootstrap,
         join_token: None,

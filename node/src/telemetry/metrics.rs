@@ -20,6 +20,21 @@ use super::measured::Page;
 use super::names::{self, BUCKETS_SECONDS, Metric};
 use crate::gateway::{Outcome, Reason, Timings, reason_names};
 
+/// Why somebody was turned away from the API port, in the order of [`names::API_WHY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ApiRefusal {
+    /// Too many connections.
+    Full,
+    /// It does not speak TLS.
+    NoTls,
+    /// It did not agree on TLS, or not in time.
+    NoHandshake,
+    /// It shows no valid token where one is needed.
+    Unauthenticated,
+    /// Its token gives too little.
+    Denied,
+}
+
 /// What a node counts. A clone counts into the same.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -32,6 +47,8 @@ struct Inner {
     calls: Vec<Counter>,
     /// By reason.
     problems: Vec<Counter>,
+    /// By reason.
+    api_refused: Vec<Counter>,
     broken: Counter,
     forwarded: Counter,
     received: Counter,
@@ -61,6 +78,7 @@ impl Metrics {
         let inner = Inner {
             calls: counters(&mut all, &names::CALLS),
             problems: counters(&mut all, &names::PROBLEMS),
+            api_refused: counters(&mut all, &names::API_REFUSED),
             broken: counter(&mut all, &names::BROKEN),
             forwarded: counter(&mut all, &names::FORWARDED),
             received: counter(&mut all, &names::RECEIVED),
@@ -136,6 +154,13 @@ impl Metrics {
     /// A connection was closed because there were too many.
     pub(crate) fn connection_refused(&self) {
         self.inner.connections_refused.inc();
+    }
+
+    /// Somebody was turned away from the API port.
+    pub(crate) fn api_refused(&self, why: ApiRefusal) {
+        if let Some(counter) = self.inner.api_refused.get(why as usize) {
+            counter.inc();
+        }
     }
 
     /// Connections open.
@@ -273,6 +298,7 @@ mod tests {
         drop(metrics.enter());
         let timings = Timings { exec: Duration::from_millis(3), ..Timings::default() };
         metrics.ran(&timings, true);
+        metrics.api_refused(ApiRefusal::NoTls);
         for line in [
             "nigh_gateway_calls_total{outcome=\"ok\",place=\"there\"} 1",
             "nigh_gateway_calls_total{outcome=\"ok\",place=\"here\"} 0",
@@ -281,6 +307,7 @@ mod tests {
             "nigh_gateway_problems_total{reason=\"NO_CAPACITY\"} 1",
             "nigh_gateway_problems_total{reason=\"NO_NODE\"} 0",
             "nigh_gateway_cold_total 1",
+            "nigh_api_refused_total{why=\"no_tls\"} 1",
             "nigh_gateway_exec_seconds_count 1",
             "nigh_gateway_exec_seconds_bucket{le=\"0.002\"} 0",
             "nigh_gateway_exec_seconds_bucket{le=\"0.003\"} 1",

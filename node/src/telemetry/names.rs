@@ -154,6 +154,9 @@ pub(crate) const DROPPED: Label = of(
 /// Why somebody was turned away at the peer port.
 pub(crate) const TURNED: Label =
     of("why", &["handshake", "no_certificate", "removed", "too_many", "other_sender"]);
+/// Why somebody was turned away at the API's port, in the order of `ApiRefusal`.
+pub(crate) const API_WHY: Label =
+    of("why", &["full", "no_tls", "no_handshake", "unauthenticated", "denied"]);
 /// How the disk below the log does, in the order of `seen::DiskState`.
 pub(crate) const LOG_STATE: Label = of("state", &["fine", "full", "failed"]);
 /// A node's part in the Raft group.
@@ -207,6 +210,7 @@ metrics! {
     START_SECONDS Histogram "nigh_gateway_start_seconds": "Wait for a load, where it ran";
     EXEC_SECONDS Histogram "nigh_gateway_exec_seconds": "From the guest's start to the head of its answer, where it ran";
     HOP_SECONDS Histogram "nigh_gateway_hop_seconds": "On the way to another node and back, where it entered";
+    API_REFUSED Counter "nigh_api_refused_total" [API_WHY]: "Connections and requests turned away at the API's port";
     RUNNING Gauge "nigh_runtime_running": "Guest instances running";
     SLOTS Gauge "nigh_runtime_slots": "Guest instances that can run at once";
     PANICS Counter "nigh_runtime_panics_total": "Panics of the platform caught at a call's edge";

@@ -22,6 +22,8 @@ const SLOTS_MAX: u32 = 25_000;
 const THREADS_MAX: u32 = 1_024;
 /// The word for no emulated delay, for where a setting cannot be left out.
 const RTT_NONE: &str = "none";
+/// What exporters of metrics commonly use.
+const METRICS_PORT_EXAMPLE: u16 = 9464;
 /// Most addresses to join by.
 const JOIN_MAX: usize = 64;
 
@@ -59,6 +61,9 @@ pub(crate) struct Flags {
     /// Where to listen for gossip datagrams [default: 127.0.0.1:7402]
     #[arg(long, env = "NIGH_GOSSIP", value_name = "ADDRESS")]
     gossip: Option<String>,
+    /// Where to serve metrics without TLS and tokens: a loopback address [default: on the API alone]
+    #[arg(long, env = "NIGH_METRICS", value_name = "ADDRESS")]
+    metrics: Option<String>,
     /// Host by which others reach the node [default: the address listened on]
     #[arg(long, env = "NIGH_ADVERTISE", value_name = "HOST")]
     advertise: Option<String>,
@@ -129,6 +134,7 @@ impl Settings {
         let gossip = address("gossip", flags.gossip, 7402)?;
         let http = address("http", flags.http, 8080)?;
         let api = address("api", flags.api.map(without_scheme), 7400)?;
+        let metrics = flags.metrics.map(loopback).transpose()?;
         if flags.advertise.is_none() {
             for (what, listen) in [("peer", peer), ("gossip", gossip)] {
                 if listen.ip().is_unspecified() {
@@ -163,6 +169,7 @@ impl Settings {
             api,
             peer,
             gossip,
+            metrics,
             advertise,
             start: start(flags.bootstrap.unwrap_or(false), flags.join.unwrap_or_default())?,
             join_token: flags.join_token.map(|given| join_token(&given)).transpose()?,
@@ -194,6 +201,7 @@ impl Flags {
             api: self.api.or(file.api),
             peer: self.peer.or(file.peer),
             gossip: self.gossip.or(file.gossip),
+            metrics: self.metrics.or(file.metrics),
             advertise: self.advertise.or(file.advertise),
             rtt_matrix: self.rtt_matrix.or(file.rtt_matrix),
             bootstrap: self.bootstrap.or(if begun { None } else { file.bootstrap }),
@@ -229,6 +237,7 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         "api",
         "peer",
         "gossip",
+        "metrics",
         "advertise",
         "rtt_matrix",
         "bootstrap",
@@ -254,6 +263,7 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         api: text("api")?,
         peer: text("peer")?,
         gossip: text("gossip")?,
+        metrics: text("metrics")?,
         advertise: text("advertise")?,
         rtt_matrix: root.string("rtt_matrix")?.map(PathBuf::from),
         bootstrap: root.boolean("bootstrap")?,
@@ -304,9 +314,21 @@ fn address(flag: &str, given: Option<String>, port_default: u16) -> Result<Socke
     })
 }
 
+/// An address that only this machine reaches: what listens there asks for no token.
+fn loopback(given: String) -> Result<SocketAddr> {
+    let metrics = address("metrics", Some(given), METRICS_PORT_EXAMPLE)?;
+    if metrics.ip().is_loopback() {
+        return Ok(metrics);
+    }
+    Err(Failure::usage(format!("--metrics or NIGH_METRICS: {metrics} is no loopback address"))
+        .why("metrics are served there without TLS and to everybody")
+        .hint("such as --metrics 127.0.0.1:9464; from elsewhere read /metrics of the API with a viewer's token"))
+}
+
 /// Other commands read `NIGH_API` too, as a URL: one of an address to listen on is that address.
 fn without_scheme(given: String) -> String {
-    let address = given.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let rest = given.strip_prefix("https://").or_else(|| given.strip_prefix("http://"));
+    let address = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest));
     match address.filter(|address| address.parse::<SocketAddr>().is_ok()) {
         Some(address) => address.to_owned(),
         None => given,
@@ -445,7 +467,7 @@ mod tests {
 
     #[test]
     fn the_url_that_other_commands_take_is_an_address_too() {
-        for api in ["10.0.0.1:7400", "http://10.0.0.1:7400", "http://10.0.0.1:7400/"] {
+        for api in ["10.0.0.1:7400", "https://10.0.0.1:7400", "http://10.0.0.1:7400/"] {
             let flags = Flags { api: Some(api.into()), ..flags() };
             assert_eq!(Settings(flags).validate().unwrap().api.to_string(), "10.0.0.1:7400");
         }
@@ -496,6 +518,8 @@ mod tests {
         assert!(said_of_api.contains("--api or NIGH_API: `http://node-1:7400`"), "{said_of_api}");
         assert!(said(|flags| flags.location = Some("91,0".into())).contains("--location"));
         assert!(said(|flags| flags.peer = Some("0.0.0.0:7401".into())).contains("--advertise"));
+        let said_of_metrics = said(|flags| flags.metrics = Some("0.0.0.0:9464".into()));
+        assert!(said_of_metrics.contains("loopback"), "{said_of_metrics}");
         assert!(said(|flags| flags.advertise = Some("a:7401".into())).contains("without a port"));
         assert!(said(|flags| flags.join = Some(vec!["a".into()])).contains("HOST:PORT"));
         assert!(said(|flags| flags.slots = Some(0)).contains("--slots"));

@@ -330,7 +330,8 @@ fn deploy(state: &mut State, revision: u64, deployed: &Deployed) {
     let mut spec = FunctionSpec::new(Digest::of(component), component.len() as u64);
     change(&mut spec);
     let function = FunctionName::new("main").unwrap();
-    let spec = AppSpec { functions: BTreeMap::from([(function.clone(), spec)]) };
+    let functions = BTreeMap::from([(function.clone(), spec)]);
+    let spec = AppSpec { functions, ..AppSpec::default() };
     let digest = spec.digest();
     let revision = Arc::new(Revision { id, spec, digest, created_ms: 0 });
     let deployed = App {
