@@ -77,6 +77,10 @@ pub(crate) enum Command {
     Logs(verb::logs::Args),
     /// List nodes
     Nodes(verb::nodes::Args),
+    /// Let a node give up its work, its vote and leadership
+    Drain(verb::drain::Args),
+    /// Let a node go for good
+    Remove(verb::remove::Args),
     /// Look after the cluster itself
     Operator(verb::operator::Args),
     /// Print a completion script for a shell

@@ -14,6 +14,7 @@ mod daemon;
 mod decided;
 #[cfg(test)]
 mod disks;
+mod drain;
 mod error;
 pub mod gateway;
 mod gossip;
@@ -22,8 +23,10 @@ mod listeners;
 mod membership;
 mod peer;
 mod process;
+pub mod recover;
 mod report;
 mod seen;
+mod stopping;
 mod telemetry;
 
 pub use config::{CERTIFICATE_LIFE, Config, Start, TokenSource};

@@ -4,6 +4,7 @@ pub(crate) mod apps;
 pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod deploy;
+pub(crate) mod drain;
 pub(crate) mod invoke;
 pub(crate) mod load;
 pub(crate) mod logs;
@@ -11,6 +12,7 @@ pub(crate) mod man;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod operator;
+pub(crate) mod remove;
 pub(crate) mod up;
 
 use crate::args::{Cli, Command};
@@ -29,6 +31,8 @@ pub(crate) async fn run(cli: Cli) -> Result {
         Command::Load(args) => Box::pin(load::run(*args, api, output)).await,
         Command::Logs(args) => logs::run(args, api, output).await,
         Command::Nodes(args) => nodes::run(args, api, output).await,
+        Command::Drain(args) => Box::pin(drain::run(args, api, output)).await,
+        Command::Remove(args) => remove::run(args, api, output).await,
         Command::Operator(args) => operator::run(args, api, output).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

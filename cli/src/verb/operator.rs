@@ -10,13 +10,14 @@ use nigh_proto::v1::{
     TransferLeaderRequest,
 };
 use serde::Serialize;
-use tonic::Code;
 
 use crate::api::{Api, timed};
 use crate::args::Cluster;
 use crate::failure::Result;
 use crate::output::{self, Format};
 use crate::table::Rows;
+
+mod recover;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -25,7 +26,8 @@ Examples:
   nigh operator transfer-leader us-east-1-a
   nigh operator rotate-authority
   nigh operator gossip rotate
-  nigh operator backup monday.nighbak")]
+  nigh operator backup monday.nighbak
+  nigh operator recover --data /var/lib/nigh")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -69,6 +71,8 @@ enum Verb {
         #[command(flatten)]
         cluster: Cluster,
     },
+    /// Make one survivor's data the whole cluster after most voters are lost for ever
+    Recover(recover::Args),
     /// Look after what seals gossip
     #[command(after_help = "Example:\n  nigh operator gossip rotate")]
     Gossip {
@@ -107,6 +111,7 @@ pub(crate) async fn run(args: Args, api: Option<String>, format: Format) -> Resu
         Verb::Gossip { verb: GossipVerb::Rotate { cluster } } => {
             rotate_gossip_keys(&Api::connect(&cluster.address(api)).await?, format).await
         }
+        Verb::Recover(args) => Box::pin(recover::run(args, format)).await,
     }
 }
 
@@ -135,14 +140,7 @@ async fn transfer_leader(api: &Api, node: String, format: Format) -> Result {
     let request = TransferLeaderRequest { node: node.clone() };
     let answer = match api.cluster().transfer_leader(timed(request)).await {
         Ok(answer) => answer.into_inner(),
-        Err(status) => {
-            let failure = api.failure(&status);
-            if status.code() != Code::NotFound || status.message().contains("did you mean") {
-                return Err(failure);
-            }
-            let nodes = api.nodes().await.unwrap_or_default();
-            return Err(failure.nearest(&node, nodes.iter().map(|node| node.name.as_str())));
-        }
+        Err(status) => return Err(api.failure_about_node(&status, &node).await),
     };
     match format {
         Format::Json => {

@@ -1,5 +1,6 @@
 //! All that a node counts: every name, help text and label value stands here.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ struct Inner {
     warm: Gauge,
     ready: Gauge,
     connections: Gauge,
+    /// Calls and answers that are not over; not shown.
+    under_way: Arc<AtomicUsize>,
     /// Says how many guests run and how many functions are warm and ready.
     measure: OnceLock<Measure>,
 }
@@ -137,6 +140,7 @@ impl Metrics {
             warm,
             ready,
             connections,
+            under_way: Arc::default(),
             measure: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -144,7 +148,13 @@ impl Metrics {
 
     /// A call has entered; it counts as gone unless its end is told.
     pub(crate) fn enter(&self) -> Counting {
-        Counting { metrics: self.clone(), began: Instant::now(), outcome: Outcome::Gone }
+        let under_way = self.under_way();
+        Counting {
+            metrics: self.clone(),
+            began: Instant::now(),
+            outcome: Outcome::Gone,
+            _under_way: under_way,
+        }
     }
 
     /// A call was sent on.
@@ -160,6 +170,17 @@ impl Metrics {
     /// A call is tried again.
     pub(crate) fn retried(&self) {
         self.inner.retries.inc();
+    }
+
+    /// Counts a call or an answer as not over.
+    pub(crate) fn under_way(&self) -> UnderWay {
+        self.inner.under_way.fetch_add(1, Relaxed);
+        UnderWay(self.inner.under_way.clone())
+    }
+
+    /// Calls that entered here and answers that go out, not over.
+    pub(crate) fn calls_under_way(&self) -> usize {
+        self.inner.under_way.load(Relaxed)
     }
 
     /// An answer broke off after its head was sent.
@@ -229,6 +250,16 @@ pub(crate) struct Counting {
     metrics: Metrics,
     began: Instant,
     outcome: Outcome,
+    _under_way: UnderWay,
+}
+
+/// A call, or its answer, that is not over: counted as long as this lives.
+pub(crate) struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Counting {

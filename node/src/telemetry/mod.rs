@@ -7,5 +7,5 @@ mod metrics;
 mod tail;
 
 pub(crate) use logs::{LogBook, Origin};
-pub(crate) use metrics::Metrics;
+pub(crate) use metrics::{Metrics, UnderWay};
 pub(crate) use tail::{peer_logs_service, public_logs_service};
