@@ -261,6 +261,16 @@ impl Api {
         }
     }
 
+    /// The same, and when it was the node that is not there, the nearest that is.
+    pub(crate) async fn failure_about_node(&self, status: &Status, named: &str) -> Failure {
+        let failure = self.failure(status);
+        if status.code() != Code::NotFound || status.message().contains(SUGGESTED) {
+            return failure;
+        }
+        let nodes = self.nodes().await.unwrap_or_default();
+        failure.nearest(named, nodes.iter().map(|node| node.name.as_str()))
+    }
+
     /// The same, and when it was the app or function that is not there, the nearest that is.
     pub(crate) async fn failure_about(&self, status: &Status, named: &str) -> Failure {
         let failure = self.failure(status);

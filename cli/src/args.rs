@@ -65,6 +65,13 @@ pub(crate) struct Cluster {
     credentials: Option<PathBuf>,
 }
 
+impl Before {
+    /// The API that stood before the verb.
+    pub(crate) fn api(self) -> Option<String> {
+        self.api
+    }
+}
+
 impl Cluster {
     /// Where the cluster is and what it knows its user by, given what stood before the verb.
     pub(crate) fn access(self, before: Before) -> Result<Access> {
@@ -99,6 +106,10 @@ pub(crate) enum Command {
     Status(verb::status::Args),
     /// Store credentials, to be used from then on
     Login(verb::login::Args),
+    /// Let a node give up its work, its vote and leadership
+    Drain(verb::drain::Args),
+    /// Let a node go for good
+    Remove(verb::remove::Args),
     /// Look after the cluster itself
     Operator(verb::operator::Args),
     /// Print a completion script for a shell

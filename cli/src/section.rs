@@ -108,6 +108,14 @@ impl<'a> Section<'a> {
         values.iter().map(text).collect()
     }
 
+    /// A text in it, or a list of them; empty when it is missing.
+    pub(crate) fn one_or_more(&self, key: &str) -> Read<Vec<&'a str>> {
+        match self.table.get(key) {
+            Some(Value::String(text)) => Ok(vec![text]),
+            _ => self.strings(key),
+        }
+    }
+
     /// A whole number from 0 to `max` in it.
     pub(crate) fn count(&self, key: &str, max: u32) -> Read<Option<u32>> {
         match self.table.get(key) {

@@ -64,6 +64,21 @@ pub fn apply_blank(state: &mut State, index: u64) {
     state.applied = index;
 }
 
+/// Forgets all nodes but one, as if this were the entry of this index. Not by a command: it begins
+/// a new history where the majority that wrote the old one is lost for ever.
+pub fn keep_only(state: &mut State, index: u64, id: NodeId) {
+    let others: Vec<NodeId> = state.nodes.keys().copied().filter(|other| *other != id).collect();
+    for other in others {
+        forget(state, index, other);
+    }
+    if let Some(node) = state.nodes.get(&id).filter(|node| node.draining) {
+        let node = Node { draining: false, ..node.as_ref().clone() };
+        state.nodes.insert(id, Arc::new(node));
+    }
+    state.applied = index;
+    state.plan_basis = index;
+}
+
 fn carry_out(
     state: &mut State,
     index: u64,
@@ -132,6 +147,16 @@ fn carry_out(
             forget(state, index, *id);
             state.plan_basis = index;
             events.push(Event::Nodes);
+            Ok(Reply::Done)
+        }
+        Command::SetDraining { id, draining } => {
+            let known = state.nodes.get(id).ok_or(Refusal::NoSuchNode { id: *id })?;
+            if known.draining != *draining {
+                let node = Node { draining: *draining, ..known.as_ref().clone() };
+                state.nodes.insert(*id, Arc::new(node));
+                state.plan_basis = index;
+                events.push(Event::Nodes);
+            }
             Ok(Reply::Done)
         }
         Command::PutRevision { app, spec } => {
@@ -224,7 +249,10 @@ fn register(
     events: &mut Vec<Event>,
 ) -> Outcome {
     let NodeSpec { name, region, zone, location, addresses, version, feature_level } = spec.clone();
-    let node = Node { id, name, region, zone, location, addresses, version, feature_level };
+    // A restart brings no drained node back to work.
+    let draining = state.is_draining(id);
+    let node =
+        Node { id, name, region, zone, location, addresses, version, feature_level, draining };
     if state.nodes.get(&id).is_some_and(|known| **known == node) {
         return Ok(Reply::Node(id));
     }
@@ -464,4 +492,51 @@ fn check_assignment(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ClusterId, NodeName, Region};
+    use crate::state::Addresses;
+
+    fn spec(version: &str) -> NodeSpec {
+        NodeSpec {
+            name: NodeName::new("a").unwrap(),
+            region: Region::new("eu").unwrap(),
+            zone: None,
+            location: None,
+            addresses: Addresses::default(),
+            version: version.to_owned(),
+            feature_level: 1,
+        }
+    }
+
+    #[test]
+    fn a_node_drains_through_restarts_until_that_is_undone() {
+        let mut state = State::default();
+        let mut does = |index, command| {
+            let envelope = Envelope { request_id: None, at_ms: 1, by: None, command };
+            apply(&mut state, index, &envelope).reply.unwrap();
+            (state.is_draining(NodeId(1)), state.plan_basis)
+        };
+        let cluster = ClusterId::new("0123456789abcdef0123456789abcdef").unwrap();
+        assert_eq!(
+            does(
+                1,
+                Command::Bootstrap {
+                    cluster,
+                    node: spec("1"),
+                    authority: None,
+                    tokens: Vec::new()
+                }
+            ),
+            (false, 1)
+        );
+        let id = NodeId(1);
+        assert_eq!(does(2, Command::SetDraining { id, draining: true }), (true, 2));
+        assert_eq!(does(3, Command::SetDraining { id, draining: true }), (true, 2), "no change");
+        assert_eq!(does(4, Command::UpdateNode { id, node: spec("2") }), (true, 4));
+        assert_eq!(does(5, Command::SetDraining { id, draining: false }), (false, 5));
+    }
 }

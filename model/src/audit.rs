@@ -61,6 +61,9 @@ fn describe(command: &Command) -> (&'static str, String) {
         }
         Command::UpdateNode { id, node } => ("update-node", format!("{} ({id})", node.name)),
         Command::RemoveNode { id } => ("remove-node", id.to_string()),
+        Command::SetDraining { id, draining } => {
+            (if *draining { "drain" } else { "undo-drain" }, id.to_string())
+        }
         Command::PutRevision { app, .. } => ("deploy", app.to_string()),
         Command::RollOut { app, revision } => ("roll-out", format!("{app} {revision}")),
         Command::Activate { app, revision } => ("activate", format!("{app} {revision}")),

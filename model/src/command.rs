@@ -70,6 +70,13 @@ pub enum Command {
         /// The node.
         id: NodeId,
     },
+    /// Let a node give up its work, its vote and leadership, or take them up again.
+    SetDraining {
+        /// The node.
+        id: NodeId,
+        /// To give them up.
+        draining: bool,
+    },
     /// Begin to roll out a revision; its id is the log index of this command.
     PutRevision {
         /// The app, made if there is none of this name.
@@ -182,7 +189,9 @@ impl Command {
             | Self::SendWithGossipKey { .. }
             | Self::RetireGossipKey { .. }
             | Self::RotateGossipKeys => 1,
-            Self::RaiseFeatureLevel { .. } | Self::RestoreApp { .. } => 2,
+            Self::RaiseFeatureLevel { .. } | Self::RestoreApp { .. } | Self::SetDraining { .. } => {
+                2
+            }
         }
     }
 }

@@ -71,6 +71,8 @@ pub struct Location {
 }
 
 /// Where a node is reached, each as `host:port`.
+///
+/// A node that stands in several networks has a host in each; its ports are the same in all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Addresses {
     /// HTTP ingress.
@@ -81,6 +83,36 @@ pub struct Addresses {
     pub peer: String,
     /// Gossip datagrams.
     pub gossip: String,
+    /// Other hosts that lead to the same node, without ports: one for each further network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+}
+
+impl Addresses {
+    /// Where other nodes may reach it: the main address, then one per further network.
+    pub fn peers(&self) -> Vec<String> {
+        self.all(&self.peer)
+    }
+
+    /// Where gossip datagrams may reach it, in the same order.
+    pub fn gossips(&self) -> Vec<String> {
+        self.all(&self.gossip)
+    }
+
+    fn all(&self, main: &str) -> Vec<String> {
+        let port = main.rsplit_once(':').map_or("", |(_, port)| port);
+        let others = self.also.iter().map(|host| join(host, port));
+        std::iter::once(main.to_owned()).chain(others).collect()
+    }
+}
+
+/// `host:port`, with brackets where the host is an IPv6 address.
+pub fn join(host: &str, port: impl std::fmt::Display) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// A registered node.
@@ -102,6 +134,15 @@ pub struct Node {
     pub version: String,
     /// The newest feature level that its build supports.
     pub feature_level: u32,
+    /// It is to give up its work, its vote and leadership, until it is removed or this is undone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub draining: bool,
+}
+
+/// What was not yet said by older builds is not said either where it says nothing.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A deployed app.
@@ -181,6 +222,11 @@ impl State {
         self.nodes.values().find(|node| node.name.as_str() == name)
     }
 
+    /// Whether this node is to give up its work.
+    pub fn is_draining(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.draining)
+    }
+
     /// The app and revision that a revision id belongs to.
     pub fn revision(&self, id: RevisionId) -> Option<(&Arc<App>, &Arc<Revision>)> {
         self.apps.values().find_map(|app| app.revisions.get(&id).map(|revision| (app, revision)))
@@ -220,5 +266,31 @@ impl Revision {
             .functions
             .iter()
             .map(|(name, spec)| (FunctionRef { revision: self.id, function: name.clone() }, spec))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_reached_by_each_of_its_hosts_at_the_same_ports() {
+        let addresses = Addresses {
+            peer: "10.0.0.1:7401".into(),
+            gossip: "10.0.0.1:7402".into(),
+            also: vec!["node-1.example".into(), "fd00::1".into()],
+            ..Addresses::default()
+        };
+        assert_eq!(addresses.peers(), ["10.0.0.1:7401", "node-1.example:7401", "[fd00::1]:7401"]);
+        assert_eq!(addresses.gossips()[2], "[fd00::1]:7402");
+        assert_eq!(Addresses { also: Vec::new(), ..addresses }.peers(), ["10.0.0.1:7401"]);
+    }
+
+    #[test]
+    fn addresses_of_before_are_read_and_written_as_they_were() {
+        let before = r#"{"http":"a:1","api":"a:2","peer":"a:3","gossip":"a:4"}"#;
+        let addresses: Addresses = serde_json::from_str(before).unwrap();
+        assert!(addresses.also.is_empty());
+        assert_eq!(serde_json::to_string(&addresses).unwrap(), before);
     }
 }

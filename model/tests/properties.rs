@@ -54,6 +54,7 @@ enum Act {
     Register { node: NodeSpec, replaces: Replaces },
     Update { which: Index, node: NodeSpec, keeps_name: bool },
     Remove(Index),
+    Drain { which: Index, on: bool },
     Put { app: usize, spec: AppSpec },
     PutAgain { app: usize },
     Activate { app: usize, which: Index },
@@ -140,6 +141,7 @@ fn some_act() -> impl Strategy<Value = Act> {
         2 => (any::<Index>(), some_node(), proptest::bool::weighted(0.8))
             .prop_map(|(which, node, keeps_name)| Act::Update { which, node, keeps_name }),
         1 => any::<Index>().prop_map(Act::Remove),
+        1 => (any::<Index>(), any::<bool>()).prop_map(|(which, on)| Act::Drain { which, on }),
         8 => (app(), some_spec()).prop_map(|(app, spec)| Act::Put { app, spec }),
         1 => app().prop_map(|app| Act::PutAgain { app }),
         6 => (app(), any::<Index>()).prop_map(|(app, which)| Act::Activate { app, which }),
@@ -212,6 +214,7 @@ fn command_of(act: &Act, state: &State) -> Option<Command> {
             }
             Command::UpdateNode { id, node }
         }
+        Act::Drain { which, on } => Command::SetDraining { id: *which.get(&nodes), draining: *on },
         Act::Remove(which) => Command::RemoveNode { id: *which.get(&nodes) },
         Act::Put { app, spec } => Command::PutRevision { app: app_of(app), spec: spec.clone() },
         Act::PutAgain { app } => {
@@ -571,10 +574,10 @@ proptest! {
         request in proptest::option::of("[a-z]{1,8}"),
         at_ms: u64,
     ) {
-        const KNOWN: [&str; 13] = [
+        const KNOWN: [&str; 14] = [
             "Bootstrap", "RegisterNode", "UpdateNode", "RemoveNode", "PutRevision", "RollOut", "Activate",
             "DeleteApp", "Place", "AddGossipKey", "SendWithGossipKey", "RetireGossipKey",
-            "RotateGossipKeys",
+            "RotateGossipKeys", "SetDraining",
         ];
         #[derive(Serialize)]
         struct Newer<'a> {

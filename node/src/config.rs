@@ -32,8 +32,9 @@ pub struct Config {
     pub gossip: SocketAddr,
     /// Where it listens, on loopback, for those who read what it counts; none: on the API alone.
     pub metrics: Option<SocketAddr>,
-    /// The host by which others reach it; none: the IP address that it listens on.
-    pub advertise: Option<String>,
+    /// The hosts by which others reach it, one per network it is in, the main one first; none:
+    /// the IP address that it listens on.
+    pub advertise: Vec<String>,
     /// How it comes to its cluster.
     pub start: Start,
     /// What it shows to be admitted; not needed on data that belongs to a cluster.
@@ -48,6 +49,9 @@ pub struct Config {
     pub certificate_life: Duration,
     /// Round trips between regions to be emulated in the peer and gossip transports.
     pub rtt: Option<Arc<RttMatrix>>,
+    /// A node that is dead for this long loses its assignments and its vote, while this node
+    /// leads.
+    pub replace_after: Duration,
     /// Guest instances running at once.
     pub slots: u32,
     /// Threads that run guests.
@@ -118,14 +122,22 @@ pub enum Start {
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Config {
-    /// An address as others reach it: the advertised host with the port listened on.
+    /// An address as others reach it: the first advertised host with the port listened on.
     pub(crate) fn advertised(&self, listen: SocketAddr) -> String {
-        match &self.advertise {
-            Some(host) if host.contains(':') && !host.starts_with('[') => {
-                format!("[{host}]:{}", listen.port())
-            }
-            Some(host) => format!("{host}:{}", listen.port()),
+        match self.advertise.first() {
+            Some(host) => nigh_model::state::join(host, listen.port()),
             None => listen.to_string(),
+        }
+    }
+
+    /// All four addresses as others reach them, in every network.
+    pub(crate) fn addresses(&self) -> nigh_model::Addresses {
+        nigh_model::Addresses {
+            http: self.advertised(self.http),
+            api: self.advertised(self.api),
+            peer: self.advertised(self.peer),
+            gossip: self.advertised(self.gossip),
+            also: self.advertise.iter().skip(1).cloned().collect(),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::agent::{Agent, Setup};
+use crate::agent::{Agent, Setup, keep_copies_elsewhere};
 use crate::api::access::AccessService;
 use crate::api::apps::AppsService;
 use crate::api::artifacts::ArtifactsService;
@@ -36,9 +36,10 @@ use crate::listeners::Listeners;
 use crate::membership::{self, Membership};
 use crate::peer::{Link, PeerServer, Peers, Strangers, keep_measuring};
 use crate::process::raise_file_limit;
-use crate::report::keep_reporting;
+use crate::report::{Told, keep_reporting};
 use crate::room;
 use crate::seen::Seen;
+use crate::stopping::Stopping;
 use crate::telemetry::{LogBook, Metrics, Sources, peer_logs_service, public_logs_service};
 
 /// Of the time given for a shutdown, what the parts after the servers get.
@@ -52,18 +53,18 @@ const FIRST_NODE: NodeId = NodeId(1);
 /// A running node.
 pub struct Node {
     config: Arc<Config>,
-    control: Control,
-    engine: Engine,
+    pub(crate) control: Control,
+    pub(crate) engine: Engine,
     gossip: Gossip,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// Servers and loops.
     tasks: JoinSet<()>,
-    /// No new calls.
-    draining: CancellationToken,
+    /// How far it has come in stopping.
+    pub(crate) stopping: Stopping,
     /// Everything ends.
     stop: CancellationToken,
     failed: Mutex<mpsc::Receiver<String>>,
-    span: tracing::Span,
+    pub(crate) span: tracing::Span,
 }
 
 impl Node {
@@ -122,15 +123,18 @@ impl Node {
         failed.unwrap_or_else(|| "its tasks have ended".to_owned())
     }
 
-    /// Stops: no new calls, running ones finish within the grace, then everything ends.
+    /// Stops: no new calls, running ones finish within the grace, then everything ends. To lose no
+    /// call, [`drain`](Self::drain) it first.
     pub async fn shutdown(self, grace: Duration) {
         let span = self.span.clone();
         async move {
             tracing::info!("stopping");
-            self.draining.cancel();
-            let Self { mut tasks, stop, gossip, control, engine, .. } = self;
+            self.stopping.at_once();
+            let Self { mut tasks, stop, gossip, control, engine, metrics, .. } = self;
             let all = async { while tasks.join_next().await.is_some() {} };
-            if timeout(grace.saturating_sub(AFTER_SERVERS), all).await.is_err() {
+            let ended = timeout(grace.saturating_sub(AFTER_SERVERS), all).await;
+            // Other nodes may hold their streams to the end: that is no call.
+            if ended.is_err() && (metrics.calls_under_way() > 0 || engine.running() > 0) {
                 tracing::info!("calls still running are cut off");
             }
             stop.cancel();
@@ -174,7 +178,7 @@ async fn start(
     })?;
 
     let stop = CancellationToken::new();
-    let draining = CancellationToken::new();
+    let stopping = Stopping::default();
     let (fail, failed) = mpsc::channel(1);
     let parts = ControlParts {
         own,
@@ -222,6 +226,7 @@ async fn start(
         listen: config.gossip,
         socket: Some(listeners.gossip),
         advertise: gossip_address(&config).await?,
+        advertised: config.advertised(config.gossip),
         generation: clock::now_ms(),
         seeds: gossip_seeds,
         link,
@@ -297,26 +302,31 @@ async fn start(
     let mut tasks = JoinSet::new();
     let publisher = gossip.publisher();
     let (looked, room) = watch::channel(None);
-    let report = (agent, engine.clone(), publisher);
-    tasks.spawn(peer_server.serve(listeners.peer, draining.clone()).instrument(span.clone()));
+    let report = Told {
+        own,
+        decided: decided.clone(),
+        agent: agent.clone(),
+        engine: engine.clone(),
+        log: control.log.clone(),
+        publisher,
+        identity: own_identity.clone(),
+        keys,
+        room,
+    };
+    tasks.spawn(
+        peer_server.serve(listeners.peer, stopping.parting.clone()).instrument(span.clone()),
+    );
     if let Some(listener) = listeners.metrics {
-        let served = serve_metrics(listener, metrics.clone(), draining.clone());
+        let served = serve_metrics(listener, metrics.clone(), stopping.closing.clone());
         tasks.spawn(served.instrument(span.clone()));
     }
-    tasks.spawn(api.serve(listeners.api, draining.clone()).instrument(span.clone()));
-    tasks.spawn(serve_http(listeners.http, gateway, draining.clone()).instrument(span.clone()));
+    tasks.spawn(api.serve(listeners.api, stopping.closing.clone()).instrument(span.clone()));
+    tasks.spawn(serve_http(listeners.http, gateway, stopping.clone()).instrument(span.clone()));
     for background in [
         Box::pin(agent_loop) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
         Box::pin(keep_measuring(own, decided.clone(), peers.clone(), stop.clone())),
-        Box::pin(keep_reporting(
-            report,
-            control.log.clone(),
-            own_identity.clone(),
-            keys,
-            room,
-            draining.clone(),
-            stop.clone(),
-        )),
+        Box::pin(keep_copies_elsewhere(own, decided.clone(), agent.copies.clone(), stop.clone())),
+        Box::pin(keep_reporting(report, stopping.leaving.clone(), stop.clone())),
         Box::pin(room::keep_looking(config.data.clone(), looked, stop.clone())),
         Box::pin(
             identity::Keeper { own: own_identity, control: control.clone() }.keep(stop.clone()),
@@ -344,7 +354,7 @@ async fn start(
         gossip,
         metrics,
         tasks,
-        draining,
+        stopping,
         stop,
         failed: Mutex::new(failed),
         span,

@@ -97,6 +97,21 @@ pub enum Error {
         /// What it answered.
         why: String,
     },
+    /// A quorum is not lost while others answer.
+    #[error(
+        "{} answer{}: {}", .answering.join(", "), if .answering.len() == 1 { "s" } else { "" },
+        if *.voters {
+            "the quorum is not lost for ever; start the other voters again"
+        } else {
+            "stop the nodes that follow first, or they go on with what was"
+        }
+    )]
+    NotLost {
+        /// Who answers, and where.
+        answering: Vec<String>,
+        /// Whether they vote.
+        voters: bool,
+    },
     /// Consensus does not start or has stopped.
     #[error("the control plane of this node has stopped: {0}")]
     Raft(String),
@@ -109,9 +124,10 @@ impl Error {
     /// What the caller should do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::AddressInUse { .. } | Self::OtherCluster { .. } | Self::OtherName { .. } => {
-                Kind::Conflict
-            }
+            Self::AddressInUse { .. }
+            | Self::OtherCluster { .. }
+            | Self::OtherName { .. }
+            | Self::NotLost { .. } => Kind::Conflict,
             Self::Listen { .. }
             | Self::NoCluster(_)
             | Self::NoJoinToken

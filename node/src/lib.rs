@@ -16,6 +16,7 @@ mod daemon;
 mod decided;
 #[cfg(test)]
 mod disks;
+mod drain;
 mod error;
 pub mod gateway;
 mod gossip;
@@ -24,9 +25,11 @@ mod listeners;
 mod membership;
 mod peer;
 mod process;
+pub mod recover;
 mod report;
 mod room;
 mod seen;
+mod stopping;
 mod telemetry;
 
 pub use config::{CERTIFICATE_LIFE, Config, Start, TokenSource};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nigh_model::NodeId;
 use nigh_runtime::Engine;
 use nigh_storage::LogStore;
 use tokio::sync::watch;
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::control::prefix;
+use crate::decided::Decided;
 use crate::gossip::{Filter, Keys, Publisher};
 use crate::identity::Own;
 use crate::process::Process;
@@ -18,25 +20,49 @@ use crate::seen::{DiskReport, IdentityReport, Load, Report, Room};
 /// Load is told this often; what the node has is told at once.
 const LOAD_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Publishes what this node says of itself, until cancelled.
+/// Where what a node says of itself comes from, and where it goes to.
+pub(crate) struct Told {
+    /// This node.
+    pub(crate) own: NodeId,
+    /// What is decided of it.
+    pub(crate) decided: Decided,
+    /// What is here.
+    pub(crate) agent: Agent,
+    /// What runs.
+    pub(crate) engine: Engine,
+    /// How the disk below the log does.
+    pub(crate) log: LogStore,
+    /// Who the node is.
+    pub(crate) identity: Own,
+    /// The keys of gossip.
+    pub(crate) keys: Keys,
+    /// The room on the disk.
+    pub(crate) room: watch::Receiver<Option<Room>>,
+    /// Tells it.
+    pub(crate) publisher: Publisher,
+}
+
+/// Publishes what this node says of itself, until cancelled. It says that it drains when that is
+/// decided, and when it is about to stop.
 pub(crate) async fn keep_reporting(
-    (agent, engine, publisher): (Agent, Engine, Publisher),
-    log: LogStore,
-    identity: Own,
-    keys: Keys,
-    mut room: watch::Receiver<Option<Room>>,
-    draining: CancellationToken,
+    told: Told,
+    leaving: CancellationToken,
     stop: CancellationToken,
 ) {
+    let Told { own, decided, agent, engine, log, identity, keys, mut room, publisher } = told;
     let mut process = Process::new();
     let mut cpu = 0.0;
     let mut settled = agent.settled.clone();
     let mut shelf = agent.shelf.changes();
     let mut keys_changed = keys.changes();
+    let mut changes = decided.changes();
+    let mut left = false;
     let mut ticks = tokio::time::interval(LOAD_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let present = agent.shelf.present();
+        changes.borrow_and_update();
+        let drains = decided.now().state.is_draining(own);
         let done = settled.borrow_and_update().clone();
         shelf.borrow_and_update();
         keys_changed.borrow_and_update();
@@ -49,7 +75,7 @@ pub(crate) async fn keep_reporting(
                 ready: present.ready.len() as u32,
                 warm: present.warm.len() as u32,
             },
-            draining: draining.is_cancelled(),
+            draining: leaving.is_cancelled() || drains,
             settled: done.index,
             lag: done.lag,
             warm: Filter::of(present.warm.iter()),
@@ -62,6 +88,8 @@ pub(crate) async fn keep_reporting(
         });
         tokio::select! {
             () = stop.cancelled() => return,
+            () = leaving.cancelled(), if !left => left = true,
+            changed = changes.changed() => if changed.is_err() { return },
             changed = settled.changed() => if changed.is_err() { return },
             changed = shelf.changed() => if changed.is_err() { return },
             changed = keys_changed.changed() => if changed.is_err() { return },

@@ -20,6 +20,9 @@ pub struct VoterCandidate {
     pub zone: Option<Zone>,
     /// Whether it is alive; false only after a grace period, as this may replace it.
     pub alive: bool,
+    /// Whether it has been alive for long enough to be counted on. One that has not becomes a
+    /// voter only where a number would be missing else, and not for a better spread.
+    pub steady: bool,
     /// Whether it is about to leave.
     pub draining: bool,
     /// Whether it votes now.
@@ -47,7 +50,8 @@ pub const fn voters_wanted(nodes: usize) -> usize {
 ///
 /// They are chosen one by one: from the region with the fewest chosen so far, there a present
 /// voter first, then from the zone with the fewest, then the lowest id. So a present voter
-/// stays unless the spread over regions gets better without it. Dead and draining nodes are
+/// stays unless the spread over regions gets better without it. Those that are not steady (and
+/// do not vote) are chosen after all others. Dead and draining nodes are
 /// not chosen; present voters among them stay only for want of others. The number is odd, as
 /// an even one survives no more failures: where it cannot be reached, it is the next lower.
 pub fn target_voters(nodes: &[VoterCandidate]) -> BTreeSet<NodeId> {
@@ -67,7 +71,7 @@ pub fn target_voters(nodes: &[VoterCandidate]) -> BTreeSet<NodeId> {
         let best = open.iter().enumerate().min_by_key(|(_, node)| {
             let region = in_region.get(&node.region).copied().unwrap_or_default();
             let zone = in_zone.get(&(&node.region, &node.zone)).copied().unwrap_or_default();
-            (region, !node.is_voter, zone, node.id)
+            (!node.steady && !node.is_voter, region, !node.is_voter, zone, node.id)
         });
         let Some((at, node)) = best.map(|(at, node)| (at, *node)) else { break };
         *in_region.entry(&node.region).or_default() += 1;
@@ -168,6 +172,50 @@ pub fn after(voters: &BTreeSet<NodeId>, step: Step) -> BTreeSet<NodeId> {
         }
     }
     voters
+}
+
+/// Why a node cannot be removed from the voters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRemovable {
+    /// There would be no voter left.
+    #[error("it is the only voter")]
+    OnlyVoter,
+    /// The rest could decide nothing.
+    #[error("of the {rest} voters that stay, {alive} answer, and {majority} are a majority")]
+    NoMajority {
+        /// Voters without it.
+        rest: usize,
+        /// Of them alive.
+        alive: usize,
+        /// Of them needed.
+        majority: usize,
+    },
+}
+
+/// Whether the cluster can decide without this node, and can decide to be without it.
+///
+/// # Errors
+/// Why not.
+pub fn removable(
+    id: NodeId,
+    voters: &BTreeSet<NodeId>,
+    alive: &BTreeSet<NodeId>,
+) -> Result<(), NotRemovable> {
+    if !voters.contains(&id) {
+        return Ok(());
+    }
+    let rest: BTreeSet<NodeId> = voters.iter().copied().filter(|voter| *voter != id).collect();
+    if rest.is_empty() {
+        return Err(NotRemovable::OnlyVoter);
+    }
+    match spare(&rest, alive) {
+        Some(_) => Ok(()),
+        None => Err(NotRemovable::NoMajority {
+            rest: rest.len(),
+            alive: rest.intersection(alive).count(),
+            majority: rest.len() / 2 + 1,
+        }),
+    }
 }
 
 /// How many more voters are alive than a majority needs; none if there is no live majority.

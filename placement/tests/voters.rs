@@ -17,6 +17,7 @@ prop_compose! {
         region in select(&["ap", "eu", "us", "sa"][..]),
         zone in proptest::option::of(select(&["a", "b"][..])),
         alive in proptest::bool::weighted(0.8),
+        steady in proptest::bool::weighted(0.7),
         draining in proptest::bool::weighted(0.1),
         is_voter in proptest::bool::weighted(0.4),
     ) -> VoterCandidate {
@@ -24,7 +25,7 @@ prop_compose! {
             id: NodeId(id),
             region: Region::new(region).expect("a good name"),
             zone: zone.map(|zone| Zone::new(zone).expect("a good name")),
-            alive, draining, is_voter,
+            alive, steady, draining, is_voter,
         }
     }
 }
@@ -63,6 +64,8 @@ proptest! {
 
     #[test]
     fn voters_are_spread_evenly_over_regions(nodes in some_nodes()) {
+        let nodes: Vec<_> =
+            nodes.into_iter().map(|node| VoterCandidate { steady: true, ..node }).collect();
         let target = target_voters(&nodes);
         let mut chosen: BTreeMap<&Region, usize> = BTreeMap::new();
         for node in nodes.iter().filter(|node| usable(node)) {

@@ -86,6 +86,18 @@ pub enum Error {
         /// What is in it.
         found: String,
     },
+    /// The folder belongs to no cluster.
+    #[error("{} belongs to no cluster; name the data folder of a node", path.display())]
+    NoIdentity {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What is on the disk does not know the node whose disk it is.
+    #[error("the state on this disk does not know node `{name}`; use the data of another survivor")]
+    NotRegistered {
+        /// The node.
+        name: String,
+    },
     /// The bytes are not those that were named.
     #[error("the bytes have digest {found}, not {expected}; send them again")]
     WrongDigest {
@@ -145,6 +157,8 @@ impl Error {
             Self::Locked { .. } => Kind::Conflict,
             Self::NewerFormat { .. }
             | Self::Foreign { .. }
+            | Self::NoIdentity { .. }
+            | Self::NotRegistered { .. }
             | Self::TooLarge { .. }
             | Self::WrongDigest { .. }
             | Self::WrongLength { .. }

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod error;
 pub mod identity;
 pub mod raft;
+pub mod recover;
 pub mod secret;
 pub mod state;
 pub mod stores;

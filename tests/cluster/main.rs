@@ -19,6 +19,7 @@ mod gossip;
 mod home;
 mod hostile;
 mod identity;
+mod membership;
 mod output;
 mod refused_apps;
 mod refused_nodes;

@@ -9,7 +9,7 @@ use http::Method;
 use nigh_proto::v1::StatusResponse;
 
 use crate::harness::grpc::Api;
-use crate::harness::{Caller, Ran, Seen, output, wait_until};
+use crate::harness::{Caller, Credentials, Ran, Seen, output, wait_until};
 use crate::project::{NODES, Project};
 
 /// A node that was started, or came back, is a member like the others by then.
@@ -22,7 +22,8 @@ const AGREE_LIMIT: Duration = Duration::from_secs(30);
 impl Project {
     /// The API of a node.
     pub(crate) fn grpc(&self, node: usize) -> Api {
-        Api::new(self.api(node))
+        let credentials = Credentials::read(&self.credentials());
+        Api::new(self.api(node), &credentials.expect("the host has logged in"))
     }
 
     /// Runs `nigh` on the host against a node.

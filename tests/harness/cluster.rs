@@ -73,6 +73,8 @@ pub(crate) struct Cluster {
     expected: Vec<Expected>,
     /// How many lines each node had logged when all were asked to stop.
     ending: Vec<usize>,
+    /// Nodes that have left for good.
+    gone: BTreeSet<usize>,
     ports: Ports,
     credentials: OnceLock<Credentials>,
     // Dropped last: the nodes write into it.
@@ -105,8 +107,8 @@ impl Cluster {
             ));
         }
         let nodes = nodes.collect();
-        let credentials = OnceLock::new();
-        let mut cluster = Self { nodes, expected, ending: Vec::new(), ports, credentials, folder };
+        let (ending, gone, credentials) = (Vec::new(), BTreeSet::new(), OnceLock::new());
+        let mut cluster = Self { nodes, expected, ending, gone, ports, credentials, folder };
         let first = cluster.nodes[0].peer();
         for (index, node) in cluster.nodes.iter_mut().enumerate() {
             node.set_program(layout.programs.get(&index).cloned());
@@ -119,7 +121,8 @@ impl Cluster {
     /// Waits until all nodes see each other, know one leader, and voters are as many as they
     /// should be.
     pub(crate) async fn formed(&self) {
-        let voters = match self.nodes.len() {
+        let present = self.present();
+        let voters = match present.len() {
             0..3 => 1,
             3..7 => 3,
             _ => 5,
@@ -129,8 +132,8 @@ impl Cluster {
             if self.find_credentials().is_none() {
                 return Seen::NotYet("no credentials of an admin".to_owned());
             }
-            for (index, node) in self.nodes.iter().enumerate() {
-                let api = self.api(index);
+            for index in &present {
+                let (node, api) = (&self.nodes[*index], self.api(*index));
                 let (status, seen) = match (api.status().await, api.nodes().await) {
                     (Ok(status), Ok(seen)) => (status, seen),
                     (Err(error), _) | (_, Err(error)) => {
@@ -138,12 +141,12 @@ impl Cluster {
                     }
                 };
                 let alive = seen.iter().filter(|seen| seen.state == "alive").count();
-                if alive != self.nodes.len() || !status.control_available {
+                if alive != present.len() || !status.control_available {
                     return Seen::NotYet(format!("{} sees {status:?} and {seen:#?}", node.name()));
                 }
                 leaders.insert(status.leader);
             }
-            let raft = match self.api(0).raft().await {
+            let raft = match self.api(present[0]).raft().await {
                 Ok(raft) => raft,
                 Err(error) => return Seen::NotYet(format!("raft: {error}")),
             };
@@ -151,6 +154,38 @@ impl Cluster {
             Seen::when(leaders.len() == 1 && votes == voters, format!("{leaders:?} {raft:#?}"))
         })
         .await;
+    }
+
+    /// Those that have not left for good.
+    fn present(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|index| !self.gone.contains(index)).collect()
+    }
+
+    /// Starts one more node, in this region; it joins by the first that is there.
+    pub(crate) fn add(&mut self, region: &str) {
+        let index = self.nodes.len();
+        let name = format!("n{}", index + 1);
+        let mut node = Node::new(&name, region, self.ports.of_node(index), self.folder.path());
+        node.start(&Start::Join(self.nodes[self.present()[0]].peer()));
+        self.nodes.push(node);
+    }
+
+    /// Starts a node that has ended as a new one: it joins by the first that is there.
+    pub(crate) fn join_again(&mut self, index: usize) {
+        let first = self.nodes[self.present()[0]].peer();
+        self.gone.remove(&index);
+        self.nodes[index].start(&Start::Join(first));
+    }
+
+    /// A node has left for good.
+    pub(crate) fn forget(&mut self, index: usize) {
+        self.gone.insert(index);
+    }
+
+    /// Waits until a node that was removed has ended; how.
+    pub(crate) async fn ends_by_itself(&mut self, index: usize) -> std::process::ExitStatus {
+        self.gone.insert(index);
+        self.nodes[index].ends(SPREAD_LIMIT).await.0
     }
 
     /// Nodes, running or not.
@@ -326,12 +361,24 @@ impl Cluster {
         self.nodes[index].kill9();
     }
 
-    /// SIGTERM; the node must end in order within 5 s.
+    /// SIGTERM; the node must end in order, and soon when no call runs on it for long.
     pub(crate) async fn stop(&mut self, index: usize) {
-        let (status, took) = self.nodes[index].stop().await;
-        let name = self.nodes[index].name();
-        assert!(status.success(), "{name} ended with {status}");
-        assert!(took < Duration::from_secs(5), "{name} took {took:?} to stop");
+        let (status, _) = self.nodes[index].stop().await;
+        assert!(status.success(), "{} ended with {status}", self.nodes[index].name());
+    }
+
+    /// The same for a node that may take longer; how it ended, and how long that took.
+    pub(crate) async fn stop_within(
+        &mut self,
+        index: usize,
+        limit: Duration,
+    ) -> (std::process::ExitStatus, Duration) {
+        self.nodes[index].stop_within(limit).await
+    }
+
+    /// Sends a node a signal.
+    pub(crate) fn signal(&self, index: usize, name: &str) {
+        self.nodes[index].signal(name);
     }
 
     /// SIGSTOP.

@@ -10,8 +10,8 @@ use super::wait::{Seen, wait_until};
 
 /// Nodes log what they do, and which calls they ran.
 const LOG_FILTER: &str = "warn,nigh=info,nigh::call=debug";
-/// A node that is asked to stop has ended by then.
-const STOP_LIMIT: Duration = Duration::from_secs(6);
+/// A node that is asked to stop and has no long call has ended by then.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Guests compile in a debug build, on a machine that does other things: one at a time.
 const COMPILE_THREADS: &str = "1";
 
@@ -182,17 +182,32 @@ impl Node {
 
     /// Asks it to stop (SIGTERM) and waits until it has; how it ended and how long that took.
     pub(crate) async fn stop(&mut self) -> (ExitStatus, Duration) {
+        self.stop_within(STOP_LIMIT).await
+    }
+
+    /// The same for a node that may take longer.
+    pub(crate) async fn stop_within(&mut self, limit: Duration) -> (ExitStatus, Duration) {
+        self.signal("TERM");
+        self.ends(limit).await
+    }
+
+    /// Waits until it has ended; how, and how long that took.
+    pub(crate) async fn ends(&mut self, limit: Duration) -> (ExitStatus, Duration) {
         let mut child = self.child.take().expect("it runs");
         let began = Instant::now();
-        signal("TERM", child.id());
-        let name = format!("{} ends after SIGTERM", self.name);
-        let ended = wait_until(&name, STOP_LIMIT, || {
+        let name = format!("{} ends", self.name);
+        let ended = wait_until(&name, limit, || {
             let ended = child.try_wait().expect("it is our child");
             std::future::ready(ended.map_or(Seen::NotYet("it still runs"), Seen::Yes))
         });
         let status = ended.await;
         leash::free(child.id());
         (status, began.elapsed())
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(name, self.child.as_ref().expect("it runs").id());
     }
 
     /// Stops it in its tracks; its sockets stay open and nothing answers.

@@ -15,7 +15,7 @@ const BLOCK: u16 = 100;
 /// Ports of one node, as `nigh up` deals them.
 const PER_NODE: u16 = 10;
 /// The part of a block that is not dealt to nodes.
-const SPARE: u16 = 80;
+const SPARE: u16 = 90;
 
 /// A block of ports, held until the value is dropped.
 #[derive(Debug)]

@@ -26,6 +26,8 @@ const GUEST_THREADS: usize = 2;
 const GRACE: Duration = Duration::from_secs(3);
 /// All nodes together: what people wait for after Ctrl-C.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+/// A node that is dead for this long is replaced; the default of `nigh node`.
+const REPLACE_AFTER: Duration = Duration::from_secs(15);
 /// A node that is not serving after this will not be.
 const READY_MAX: Duration = Duration::from_secs(60);
 
@@ -125,7 +127,8 @@ fn config(index: usize, places: &[Place], folder: &Folder, rtt: Option<Arc<RttMa
         peer: Ports::address(ports.peer),
         gossip: Ports::address(ports.gossip),
         metrics: None,
-        advertise: None,
+        advertise: Vec::new(),
+        replace_after: REPLACE_AFTER,
         start: start(index, places, folder),
         join_token: Some(TokenSource::File(join_token(places, folder))),
         write_join_token: Some(join_token(places, folder)),

@@ -4,6 +4,7 @@ pub(crate) mod apps;
 pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod deploy;
+pub(crate) mod drain;
 pub(crate) mod invoke;
 pub(crate) mod load;
 pub(crate) mod login;
@@ -12,6 +13,7 @@ pub(crate) mod man;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod operator;
+pub(crate) mod remove;
 pub(crate) mod status;
 pub(crate) mod up;
 
@@ -32,6 +34,8 @@ pub(crate) async fn run(cli: Cli) -> Result {
         Command::Logs(args) => logs::run(args, before, output).await,
         Command::Nodes(args) => nodes::run(args, before, output).await,
         Command::Status(args) => status::run(args, before, output).await,
+        Command::Drain(args) => Box::pin(drain::run(args, before, output)).await,
+        Command::Remove(args) => remove::run(args, before, output).await,
         Command::Login(args) => login::run(&args, output),
         Command::Operator(args) => operator::run(args, before, output).await,
         Command::Completions(args) => completions::run(&args),

@@ -13,10 +13,11 @@ use crate::logging::{self, LogFormat};
 use crate::notify::{self, State};
 use settings::Settings;
 
-/// What the node has to end its calls and close its files when it is stopped.
-const GRACE: Duration = Duration::from_secs(4);
+/// What the node has to close its connections and files when its calls have ended, or when it cannot
+/// go on.
+const GRACE: Duration = Duration::from_secs(2);
 /// When it is ended whether it has stopped or not.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -30,6 +31,10 @@ Flags win over NIGH_* in the environment, which wins over the file. In the file 
 the flags' names with _ for -, such as rtt_matrix; join is a list. On a data folder that
 belongs to a cluster already, --bootstrap and --join only help to find the others, and
 neither is needed.
+
+SIGTERM and Ctrl-C end the node without a failed call: it tells the others first, and ends when no
+call runs any more, at the latest when the longest that any may take is over (30 s at least). A
+second one ends it at once.
 
 NIGH_LOG (or RUST_LOG) says what is logged, such as info or nigh_node=debug; --log-format
 says how.")]
@@ -73,7 +78,17 @@ async fn serve(config: nigh_node::Config) -> Result {
     };
     notify::tell(State::Stopping);
     let name = node.config().name.clone();
-    tracing::info!(node = %name, "stopping");
+    if let Err(failure) = &ended {
+        tracing::info!(node = %name, %failure, "stopping");
+    }
+    // Also when it cannot go on: a removed node, or one whose disk fails, still answers calls.
+    tokio::select! {
+        () = node.drain() => {}
+        () = stop_asked(&mut terminate) => {
+            tracing::info!(node = %name, "asked to stop again: calls still running are cut off");
+            return ended;
+        }
+    }
     if tokio::time::timeout(SHUTDOWN_MAX, Box::pin(node.shutdown(GRACE))).await.is_err() {
         tracing::warn!(node = %name, "did not stop in time and was ended");
     }

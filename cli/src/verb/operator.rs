@@ -13,13 +13,14 @@ use nigh_proto::v1::{
     TransferLeaderRequest,
 };
 use serde::Serialize;
-use tonic::Code;
 
 use crate::api::{Api, timed};
 use crate::args::{Before, Cluster};
 use crate::failure::Result;
 use crate::output::{self, Format};
 use crate::table::Rows;
+
+mod recover;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -31,7 +32,8 @@ Examples:
   nigh operator backup monday.nighbak
   nigh operator health
   nigh operator token create --role deployer > ci.toml
-  nigh operator audit -n 20")]
+  nigh operator audit -n 20
+  nigh operator recover --data /var/lib/nigh")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -90,6 +92,8 @@ enum Verb {
         #[command(flatten)]
         cluster: Cluster,
     },
+    /// Make one survivor's data the whole cluster after most voters are lost for ever
+    Recover(recover::Args),
     /// Look after what seals gossip
     #[command(after_help = "Example:\n  nigh operator gossip rotate")]
     Gossip {
@@ -137,7 +141,8 @@ pub(crate) async fn run(args: Args, before: Before, format: Format) -> Result {
         Verb::Gossip { verb: GossipVerb::Rotate { cluster } } => {
             rotate_gossip_keys(&Api::connect(&cluster.access(before)?).await?, format).await
         }
-        Verb::Health(args) => health::run(args, api, format).await,
+        Verb::Health(args) => health::run(args, before.api(), format).await,
+        Verb::Recover(args) => Box::pin(recover::run(args, format)).await,
     }
 }
 
@@ -166,14 +171,7 @@ async fn transfer_leader(api: &Api, node: String, format: Format) -> Result {
     let request = TransferLeaderRequest { node: node.clone() };
     let answer = match api.cluster().transfer_leader(timed(request)).await {
         Ok(answer) => answer.into_inner(),
-        Err(status) => {
-            let failure = api.failure(&status);
-            if status.code() != Code::NotFound || status.message().contains("did you mean") {
-                return Err(failure);
-            }
-            let nodes = api.nodes().await.unwrap_or_default();
-            return Err(failure.nearest(&node, nodes.iter().map(|node| node.name.as_str())));
-        }
+        Err(status) => return Err(api.failure_about_node(&status, &node).await),
     };
     match format {
         Format::Json => {

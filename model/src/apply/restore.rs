@@ -115,7 +115,10 @@ mod tests {
             outbound: Vec::new(),
             env: BTreeMap::new(),
         };
-        AppSpec { functions: BTreeMap::from([(FunctionName::new("main").unwrap(), function)]) }
+        AppSpec {
+            functions: BTreeMap::from([(FunctionName::new("main").unwrap(), function)]),
+            ..AppSpec::default()
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What this node must do to match the decision.
 //!
 //! `wants` and `diff` decide and are pure; `run` carries it out; `stock` is what is on disk,
-//! `shelf` what can be called. `intake` takes uploads, `fetch`, `service`, `replicate` and
-//! `hand_on` move components between nodes.
+//! `shelf` what can be called. `intake` takes uploads, `fetch`, `service`, `replicate`, `hand_on` and
+//! `leave` move components between nodes.
 
 mod counters;
 mod demanded;
@@ -13,6 +13,7 @@ mod flight;
 mod hand_on;
 mod incoming;
 mod intake;
+mod leave;
 mod replicate;
 mod retry;
 mod run;
@@ -37,6 +38,7 @@ pub(crate) use diff::Settled;
 pub(crate) use error::Error;
 pub(crate) use fetch::Fetcher;
 pub(crate) use intake::Intake;
+pub(crate) use leave::keep_copies_elsewhere;
 pub(crate) use replicate::Copies;
 pub(crate) use service::PeerArtifacts;
 pub(crate) use shelf::{Shelf, ShelfError, Taken};

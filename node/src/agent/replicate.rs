@@ -80,11 +80,41 @@ impl Copies {
         if sites.is_empty() {
             return Err(Error::NoAllowedNode { digest });
         }
-        let mut held = self.held(digest, &sites).await;
+        let held = self.held(digest, &sites).await;
+        self.spread(digest, &sites, held).await
+    }
+
+    /// The same without those that are to leave for good, this node among them.
+    ///
+    /// # Errors
+    /// As [`ensure_copies`](Self::ensure_copies).
+    pub(crate) async fn ensure_copies_elsewhere(
+        &self,
+        digest: Digest,
+        allowed: impl Fn(&Region) -> bool,
+    ) -> Result<(), Error> {
+        let state = self.inner.decided.state();
+        let mut sites = self.sites(allowed);
+        sites.retain(|id, _| *id != self.inner.own && !state.is_draining(*id));
+        if sites.is_empty() {
+            return Err(Error::NoAllowedNode { digest });
+        }
+        let holders = self.inner.fetcher.holders(digest, sites.keys().copied().collect());
+        let held = holders.collect().await;
+        self.spread(digest, &sites, held).await
+    }
+
+    /// Makes copies until there are enough.
+    async fn spread(
+        &self,
+        digest: Digest,
+        sites: &Sites,
+        mut held: BTreeSet<NodeId>,
+    ) -> Result<(), Error> {
         let mut passed_over = BTreeSet::new();
         let mut why = "there is no other node to try".to_owned();
-        while !is_enough(&sites, &held) {
-            let next = next(&sites, &held, &passed_over).filter(|_| passed_over.len() < TRIES_MAX);
+        while !is_enough(sites, &held) {
+            let next = next(sites, &held, &passed_over).filter(|_| passed_over.len() < TRIES_MAX);
             let Some(to) = next else {
                 let wanted = COPIES_MIN.min(sites.len());
                 return Err(Error::TooFewCopies { digest, held: held.len(), wanted, why });

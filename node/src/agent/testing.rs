@@ -58,6 +58,7 @@ pub(crate) fn add_node(state: &mut State, id: u64, at: &str, peer: &str) {
         addresses: Addresses { peer: peer.to_owned(), ..Addresses::default() },
         version: String::new(),
         feature_level: 0,
+        draining: false,
     };
     state.nodes.insert(NodeId(id), Arc::new(node));
     state.applied += 1;

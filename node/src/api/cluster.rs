@@ -1,12 +1,13 @@
 //! The public `Cluster` service: what this node knows of the cluster.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_model::audit::Actor;
 use nigh_model::command::{Command, Refusal};
 use nigh_model::suggest::nearest;
-use nigh_model::{App, Digest, Kind, NodeId};
+use nigh_model::{App, Digest, Kind, Node, NodeId};
 use nigh_proto::peer::v1 as peer;
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::v1::{self, cluster_server};
@@ -20,7 +21,7 @@ use super::status;
 use crate::agent::{Copies, Fetcher, Stock};
 use crate::backup;
 use crate::config::Config;
-use crate::control::{Control, Unavailable, raft_status};
+use crate::control::{Control, Remains, Unavailable, raft_status};
 use crate::peer::Lane;
 use crate::seen::View;
 
@@ -30,6 +31,13 @@ const LEADER_TIMEOUT: Duration = Duration::from_secs(6);
 const ROTATE_TIMEOUT: Duration = Duration::from_secs(6);
 /// Pieces of a backup made ahead of the wire.
 const PIECES_AHEAD: usize = 4;
+
+/// Removing a node takes a change of the Raft group and one of the registry.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Leaders asked to remove a node: one that shall go itself hands over first.
+const REMOVE_TRIES: usize = 3;
+/// Between two of them.
+const REMOVE_PAUSE: Duration = Duration::from_millis(300);
 
 /// Serves `Cluster`.
 #[derive(Clone)]
@@ -78,6 +86,19 @@ impl ClusterService {
         let (_, outcome) =
             self.control.propose_by(Some(by), None, Command::RestoreApp { app }).await?;
         outcome.map(|_| ()).map_err(|refusal| refused(&refusal))
+    }
+
+    /// The registered node of this name.
+    fn named(&self, name: &str) -> Result<Arc<Node>, Status> {
+        let state = self.control.decided.state();
+        state.node_named(name).cloned().ok_or_else(|| {
+            let names = state.nodes.values().map(|node| node.name.as_str());
+            let hint = nearest(name, names)
+                .map(|like| format!("; did you mean `{like}`?"))
+                .unwrap_or_default();
+            let message = format!("no node is named `{name}`{hint}");
+            nigh_proto::status::of_kind(Kind::NotFound, "NO_SUCH_NODE", message)
+        })
     }
 
     fn name_of(&self, id: NodeId) -> String {
@@ -197,15 +218,7 @@ impl cluster_server::Cluster for ClusterService {
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
         let name = request.into_inner().node;
-        let state = self.control.decided.state();
-        let Some(node) = state.node_named(&name) else {
-            let names = state.nodes.values().map(|node| node.name.as_str());
-            let hint = nearest(&name, names)
-                .map(|like| format!("; did you mean `{like}`?"))
-                .unwrap_or_default();
-            let message = format!("no node is named `{name}`{hint}");
-            return Err(nigh_proto::status::of_kind(Kind::NotFound, "NO_SUCH_NODE", message));
-        };
+        let node = self.named(&name)?;
         let (leader, mut client) = self.leader_client()?;
         if leader == node.id {
             let term = self.control.health.now().term;
@@ -306,10 +319,82 @@ impl cluster_server::Cluster for ClusterService {
             apps_digest: read.apps_digest.to_string(),
         }))
     }
+
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        let v1::DrainRequest { node: name, undo } = request.into_inner();
+        let mut node = self.named(&name)?;
+        if node.draining == undo {
+            let command = Command::SetDraining { id: node.id, draining: !undo };
+            let (_, outcome) = self.control.propose(None, command).await?;
+            if let Err(refusal) = outcome {
+                let message = refusal.to_string();
+                return Err(nigh_proto::status::of_kind(refusal.kind(), refusal.reason(), message));
+            }
+            node = self.named(&name)?;
+        }
+        let state = self.control.decided.state();
+        let health = self.control.health.now();
+        let left = Remains::of(node.id, &state, &self.control.seen.now(), &health);
+        Ok(Response::new(v1::DrainResponse {
+            node: name,
+            draining: node.draining,
+            drained: node.draining && left.is_nothing(),
+            leader: left.leads,
+            voter: left.votes,
+            running: left.running,
+            moving: left.moving,
+            stuck: left.stuck,
+        }))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        let v1::RemoveRequest { node: name, force } = request.into_inner();
+        let node = self.named(&name)?;
+        let mut last = unavailable("no leader is known");
+        for _ in 0..REMOVE_TRIES {
+            match self.remove_once(node.id, force).await {
+                Ok(lost) => return Ok(Response::new(v1::RemoveResponse { node: name, lost })),
+                Err(status) if nigh_proto::status::kind(&status) == Kind::Unavailable => {
+                    last = status
+                }
+                Err(status) => return Err(status),
+            }
+            tokio::time::sleep(REMOVE_PAUSE).await;
+        }
+        Err(last)
+    }
 }
 
 fn refused(refusal: &Refusal) -> Status {
     nigh_proto::status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string())
+}
+
+impl ClusterService {
+    /// Asks the leader to let a node go; what was lost by it.
+    async fn remove_once(&self, id: NodeId, force: bool) -> Result<Vec<String>, Status> {
+        let (_, mut client) = self.leader_client()?;
+        let cluster_id = self.control.cluster.to_string();
+        let request = peer::RemoveRequest { cluster_id, node_id: id.0, force };
+        let asked = tokio::time::timeout(REMOVE_TIMEOUT, client.remove(request)).await;
+        let answer = asked.map_err(|_| unavailable("the leader did not answer"))??.into_inner();
+        // Who asked sees what came of it.
+        let mut changes = self.control.decided.changes();
+        let gone = async {
+            while self.control.decided.state().nodes.contains_key(&id) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LEADER_TIMEOUT, gone).await;
+        Ok(answer.lost)
+    }
 }
 
 fn unavailable(message: &str) -> Status {

@@ -8,6 +8,7 @@ use nigh_model::{NodeId, State, apply, command};
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::watch_event::Event;
 use nigh_proto::peer::v1::{Entries, SnapshotPiece, WatchRequest};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
@@ -20,6 +21,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(200);
 /// A replica that does not open the stream by then is passed over.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks whether a nearer replica has come.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// A replica is nearer when its round trip is shorter by this factor …
+const NEARER_FACTOR: f64 = 2.0;
+/// … and by this much, in ms: within a region it does not matter.
+const NEARER_MS: f64 = 5.0;
 /// Largest state taken from a replica.
 const STATE_BYTES_MAX: usize = 1 << 30;
 
@@ -84,22 +91,53 @@ enum Source {
 /// Replicas as far as they are known, nearest first, then everybody else: one of them may know.
 fn sources(control: &Control, hints: &[String]) -> Vec<Source> {
     let health = control.health.now();
-    let state = control.decided.state();
-    let mut ids: Vec<NodeId> =
-        state.nodes.keys().copied().filter(|id| *id != control.own).collect();
-    let rank = |id: &NodeId| {
-        let replica = health.voters.contains(id) || health.learners.contains(id);
-        (!replica, control.peers.is_ejected(*id))
+    let others = control.decided.state();
+    let others = others.nodes.keys().copied().filter(|id| *id != control.own);
+    let standing = |id: &NodeId| Standing {
+        replica: health.voters.contains(id) || health.learners.contains(id),
+        ejected: control.peers.is_ejected(*id),
+        rtt_ms: control.peers.rtt_ms(*id),
     };
-    let rtt = |id: &NodeId| control.peers.rtt_ms(*id).unwrap_or(f64::MAX);
-    ids.sort_by(|a, b| rank(a).cmp(&rank(b)).then(rtt(a).total_cmp(&rtt(b))));
+    let ids = order(others.map(|id| (id, standing(&id))).collect());
     if ids.is_empty() {
         return hints.iter().cloned().map(Source::Hint).collect();
     }
     ids.into_iter().map(Source::Node).collect()
 }
 
-/// Follows one replica; `Ok` when this node has become a member of the Raft group itself.
+/// What is known of a node that may be followed.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    /// It is a member of the Raft group.
+    replica: bool,
+    /// Its connection failed.
+    ejected: bool,
+    rtt_ms: Option<f64>,
+}
+
+/// Whom to follow, best first: replicas before others, those that answer before those that do
+/// not, near before far. Pure.
+fn order(mut nodes: Vec<(NodeId, Standing)>) -> Vec<NodeId> {
+    nodes.sort_by(|(_, a), (_, b)| {
+        let rank = |node: &Standing| (!node.replica, node.ejected);
+        let rtt = |node: &Standing| node.rtt_ms.unwrap_or(f64::MAX);
+        rank(a).cmp(&rank(b)).then(rtt(a).total_cmp(&rtt(b)))
+    });
+    nodes.into_iter().map(|(id, _)| id).collect()
+}
+
+/// Whether another replica is so much nearer than the one that is followed that changing pays.
+fn is_far_nearer(control: &Control, source: &Source) -> bool {
+    let Source::Node(id) = source else { return false };
+    let Some(Source::Node(best)) = sources(control, &[]).into_iter().next() else { return false };
+    let (Some(now), Some(then)) = (control.peers.rtt_ms(*id), control.peers.rtt_ms(best)) else {
+        return false;
+    };
+    best != *id && then * NEARER_FACTOR < now && now - then > NEARER_MS
+}
+
+/// Follows one replica; `Ok` when this node has become a member of the Raft group itself, or when
+/// a nearer replica is there.
 async fn follow(control: &Control, source: &Source) -> Result<(), Left> {
     let broken = |why: &str| Left::Broken(why.to_owned());
     let channel = match source {
@@ -119,7 +157,15 @@ async fn follow(control: &Control, source: &Source) -> Result<(), Left> {
     let opened = tokio::time::timeout(OPEN_TIMEOUT, client.watch(request)).await;
     let mut events = opened.map_err(|_| broken("it did not answer"))??.into_inner();
     let mut pieces = Vec::new();
+    let mut look = Instant::now() + LOOK_INTERVAL;
     loop {
+        if Instant::now() >= look {
+            look = Instant::now() + LOOK_INTERVAL;
+            if pieces.is_empty() && is_far_nearer(control, source) {
+                tracing::info!(from = ?source, "a nearer replica is there: it is followed from now on");
+                return Ok(());
+            }
+        }
         let event = tokio::time::timeout(SILENCE_MAX, events.message()).await;
         let event = event.map_err(|_| broken("it fell silent"))??;
         let event = event.ok_or_else(|| broken("it stopped"))?;
@@ -152,7 +198,17 @@ fn take_piece(control: &Control, pieces: &mut Vec<u8>, piece: SnapshotPiece) -> 
         let state: State = rmp_serde::from_slice(pieces)
             .map_err(|error| Left::Unknown(format!("the state does not decode: {error}")))?;
         pieces.clear();
-        tracing::debug!(index = state.applied, "state taken from a snapshot");
+        let before = control.decided.state().applied;
+        let index = state.applied;
+        if before == 0 {
+            tracing::debug!(index, "state taken from a snapshot");
+        } else {
+            tracing::info!(
+                before,
+                index,
+                "too far behind for single entries: caught up by a snapshot"
+            );
+        }
         control.decided.publish(Arc::new(state));
     }
     Ok(())
@@ -178,4 +234,24 @@ fn take_entries(control: &Control, entries: Entries) -> Result<(), Left> {
     }
     control.decided.publish(Arc::new(state));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_replica_that_answers_is_followed_and_the_others_are_next() {
+        let node =
+            |id, replica, ejected, rtt_ms| (NodeId(id), Standing { replica, ejected, rtt_ms });
+        let nodes = vec![
+            node(1, true, false, Some(80.0)),
+            node(2, false, false, Some(0.5)),
+            node(3, true, true, Some(0.2)),
+            node(4, true, false, Some(2.0)),
+            node(5, true, false, None),
+        ];
+        let order: Vec<u64> = order(nodes).into_iter().map(|id| id.0).collect();
+        assert_eq!(order, [4, 1, 5, 3, 2]);
+    }
 }

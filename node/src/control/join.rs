@@ -56,12 +56,7 @@ pub(crate) fn describe(config: &Config) -> NodeSpec {
         region: config.region.clone(),
         zone: config.zone.clone(),
         location: config.location,
-        addresses: nigh_model::Addresses {
-            http: config.advertised(config.http),
-            api: config.advertised(config.api),
-            peer: config.advertised(config.peer),
-            gossip: config.advertised(config.gossip),
-        },
+        addresses: config.addresses(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         feature_level: FEATURE_LEVEL,
     }
@@ -245,8 +240,8 @@ pub(super) async fn admit(
     Ok(JoinResponse {
         cluster_id: control.cluster.to_string(),
         node_id: id.0,
-        gossip_seeds: state.nodes.values().map(|node| node.addresses.gossip.clone()).collect(),
-        replicas: replicas.map(|node| node.addresses.peer.clone()).collect(),
+        gossip_seeds: state.nodes.values().flat_map(|node| node.addresses.gossips()).collect(),
+        replicas: replicas.flat_map(|node| node.addresses.peers()).collect(),
         certificate: certificate.into(),
         trust: trust.into(),
         gossip_keys: messages_of(&control.keys.ring().for_a_new_node()),
@@ -310,7 +305,7 @@ fn no_leader() -> Status {
 }
 
 /// By gossip, and by its own word where gossip has given it up.
-async fn is_alive(control: &Control, id: NodeId) -> bool {
+pub(super) async fn is_alive(control: &Control, id: NodeId) -> bool {
     if control.seen.now().liveness(id) == Liveness::Alive {
         return true;
     }

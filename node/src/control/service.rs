@@ -22,7 +22,7 @@ use tonic::{Code, Request, Response, Status};
 use super::authority;
 use super::feed::{Feed, Next};
 use super::propose::{Control, Unavailable};
-use super::{gossip_keys, join};
+use super::{gossip_keys, join, remove};
 use crate::config::Config;
 use crate::identity::Own;
 use crate::peer::caller;
@@ -201,6 +201,17 @@ impl control_server::Control for ControlService {
         gossip_keys::check_member(&self.control.decided.state(), asks)?;
         let keys = gossip_keys::given(&self.control.keys.ring(), &request.ids);
         Ok(Response::new(GossipKeysResponse { keys }))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<peer::RemoveRequest>,
+    ) -> Result<Response<peer::RemoveResponse>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(&request.cluster_id)?;
+        let node = NodeId(request.node_id);
+        let lost = remove::remove(&self.control, node, request.force).await?;
+        Ok(Response::new(peer::RemoveResponse { lost }))
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {

@@ -142,7 +142,7 @@ pub(crate) async fn start(
         Box::pin(publish(published, decided, feed.clone())),
         Box::pin(keep_health(control.clone(), stop.clone(), failed.clone())),
         Box::pin(follow_or_fail(control.clone(), hints, stop.clone(), failed.clone())),
-        Box::pin(leader::lead_when_leader(control.clone(), stop.clone())),
+        Box::pin(leader::lead_when_leader(control.clone(), config.replace_after, stop.clone())),
         Box::pin(gossip_keys::keep_keys(control.clone(), stop.clone())),
         Box::pin(compact::keep_compact(control.clone(), stop.clone())),
         Box::pin(keep_registered(control.clone(), config.clone(), stop.clone(), failed)),

@@ -12,12 +12,13 @@ use super::deadline::Deadline;
 use super::problem::Problem;
 use super::remote::Remote;
 use super::run::explain;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, UnderWay};
 
 /// The body of an answer. Dropped before its end it stops the guest, wherever that is.
 pub(crate) struct AnswerBody {
     source: Source,
     metrics: Metrics,
+    _under_way: UnderWay,
     /// Why it breaks off, as soon as what came before is on its way.
     broken: Option<Problem>,
 }
@@ -35,12 +36,17 @@ impl AnswerBody {
         node: NodeName,
         metrics: Metrics,
     ) -> Self {
-        Self { source: Source::Here { body, deadline, node }, metrics, broken: None }
+        Self::of(Source::Here { body, deadline, node }, metrics)
     }
 
     /// A body that comes from another node.
     pub(crate) fn there(remote: Remote, metrics: Metrics) -> Self {
-        Self { source: Source::There(Box::new(remote)), metrics, broken: None }
+        Self::of(Source::There(Box::new(remote)), metrics)
+    }
+
+    fn of(source: Source, metrics: Metrics) -> Self {
+        let under_way = metrics.under_way();
+        Self { source, metrics, _under_way: under_way, broken: None }
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Gateway;
 use super::socket::Socket;
+use crate::stopping::Stopping;
 
 /// Most connections at once; one more is closed at once. An idle one costs some 10 KiB.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -38,52 +39,70 @@ const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
 /// An HTTP/2 connection is asked for a sign of life this often, and closed without one.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// What running calls get to end in after a stop.
-const STOP_GRACE: Duration = Duration::from_secs(3);
+/// Connections that the kernel holds for a listener at most: tokio's backlog.
+const WAITING_MAX: usize = 1_024;
 /// After a failed accept, as when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers callers until it is stopped; then lets running calls end, for a grace.
-pub(crate) async fn serve_http(listener: TcpListener, gateway: Gateway, stop: CancellationToken) {
+/// Answers callers until the node closes; then lets running calls end, however long they take: who
+/// stops the node drops this when it has waited long enough.
+pub(crate) async fn serve_http(listener: TcpListener, gateway: Gateway, stopping: Stopping) {
     let builder = Arc::new(http_server());
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
-    // Cuts off those that are still there after the grace.
+    // Cuts them off when this is dropped.
     let cut = CancellationToken::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    let _cut = cut.clone().drop_guard();
+    let take = |stream: TcpStream, from: SocketAddr| {
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
             gateway.core().metrics.connection_refused();
-            continue;
+            return;
         };
+        stopping.came();
         let (builder, gateway) = (Arc::clone(&builder), gateway.clone());
-        let (stop, cut) = (stop.clone(), cut.clone());
+        let (stopping, cut) = (stopping.clone(), cut.clone());
         connections.spawn(async move {
-            let served = serve(&builder, stream, from, gateway, stop, place);
+            let served = serve(&builder, stream, from, gateway, stopping, place);
             tokio::select! {
                 () = served => {}
                 () = cut.cancelled() => {}
             }
         });
+    };
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.closing.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, from)) => take(stream, from),
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
-    drop(listener);
+    // The kernel has connected callers that were not accepted yet: closing would reset them, and
+    // they may have sent their call.
+    for (stream, from) in waiting(listener) {
+        take(stream, from);
+    }
     connections.close();
-    if tokio::time::timeout(STOP_GRACE, connections.wait()).await.is_err() {
-        tracing::debug!(open = connections.len(), "callers' connections are cut off");
-        cut.cancel();
-        connections.wait().await;
+    connections.wait().await;
+}
+
+/// The connections that wait to be accepted on a listener, which is closed right after.
+pub(super) fn waiting(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let mut waiting = Vec::new();
+    // It does not block: accepting ends when nobody waits.
+    let Ok(listener) = listener.into_std() else { return waiting };
+    while waiting.len() < WAITING_MAX
+        && let Ok((stream, from)) = listener.accept()
+    {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        waiting.extend(stream.ok().map(|stream| (stream, from)));
     }
+    waiting
 }
 
 /// A server of HTTP/1.1 and HTTP/2 whose connections and heads are bounded.
@@ -115,7 +134,7 @@ async fn serve(
     stream: TcpStream,
     from: SocketAddr,
     gateway: Gateway,
-    stop: CancellationToken,
+    stopping: Stopping,
     _place: OwnedSemaphorePermit,
 ) {
     // Without it small answers wait for the caller's delayed acknowledgement.
@@ -124,14 +143,37 @@ async fn serve(
     }
     let open = gateway.core().metrics.connections().clone();
     open.inc();
+    // Set by the first call over HTTP/2: such a connection is told by GOAWAY that it ends, and
+    // loses nothing. One over HTTP/1.1 is told with its next answer.
+    let is_h2 = CancellationToken::new();
+    let (seen, asked) = (is_h2.clone(), stopping.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let gateway = gateway.clone();
-        async move { Ok::<_, Infallible>(gateway.http(request, from).await) }
+        let stopping = asked.clone();
+        stopping.came();
+        let is_h1 = request.version() < http::Version::HTTP_2;
+        if !is_h1 {
+            seen.cancel();
+        }
+        async move {
+            let mut response = gateway.http(request, from).await;
+            if is_h1 && stopping.leaving.is_cancelled() {
+                let close = http::HeaderValue::from_static("close");
+                response.headers_mut().insert(http::header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
+    let told = async {
+        tokio::select! {
+            () = stopping.closing.cancelled() => {}
+            () = async { tokio::join!(stopping.leaving.cancelled(), is_h2.cancelled()); } => {}
+        }
+    };
     let mut connection = pin!(builder.serve_connection(TokioIo::new(Socket::new(stream)), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = told => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

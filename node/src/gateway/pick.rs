@@ -79,7 +79,20 @@ pub(crate) fn candidates(
             ..Candidate::new(node.id, distance_ms(here.id, node, state, met.rtt_ms), start)
         });
     }
+    keep_leavers_until_others_can(&mut found);
     found
+}
+
+/// A node that is about to leave goes on as if it were not while no other has the function on
+/// its disk: a call had rather run there than wait for a fetch and a compilation elsewhere.
+fn keep_leavers_until_others_can(found: &mut [Candidate]) {
+    let can = |candidate: &Candidate| candidate.start <= Start::Ready && !candidate.ejected;
+    if found.iter().any(|candidate| can(candidate) && !candidate.draining) {
+        return;
+    }
+    for candidate in found.iter_mut().filter(|candidate| can(candidate)) {
+        candidate.draining = false;
+    }
 }
 
 /// What has to happen on another node first; none: it is neither assigned nor seen there.
@@ -174,6 +187,7 @@ mod tests {
                 addresses: Addresses::default(),
                 version: String::new(),
                 feature_level: 1,
+                draining: false,
             };
             state.nodes.insert(NodeId(id), node.into());
         }
@@ -243,6 +257,16 @@ mod tests {
         assert_eq!(ids(&target(&[]), &here(None), &state, &view), [3]);
         view.nodes.clear();
         assert_eq!(ids(&target(&[]), &here(None), &state, &view).len(), 2);
+    }
+
+    #[test]
+    fn a_node_that_leaves_is_asked_while_no_other_has_the_function() {
+        let state = state(&[2, 3]);
+        let mut view = view(&[2], &[]);
+        view.nodes.get_mut(&NodeId(2)).unwrap().report.draining = true;
+        assert_eq!(ids(&target(&[]), &here(None), &state, &view)[0], 2);
+        view.nodes.get_mut(&NodeId(3)).unwrap().report.ready = Filter::of([function()].iter());
+        assert_eq!(ids(&target(&[]), &here(None), &state, &view), [3]);
     }
 
     #[test]

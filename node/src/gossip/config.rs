@@ -78,6 +78,8 @@ pub(crate) struct GossipConfig {
     pub(crate) socket: Option<tokio::net::UdpSocket>,
     /// Where others reach it.
     pub(crate) advertise: SocketAddr,
+    /// The same as it was given, `host:port`: a name may come to mean another address.
+    pub(crate) advertised: String,
     /// Larger at every start of the node (the time in ms), so that a restart is seen as one.
     pub(crate) generation: u64,
     /// Gossip addresses, each `host:port`, to ask while no other node is known.

@@ -22,6 +22,7 @@ use super::envelope::Envelope;
 use super::sessions::Sessions;
 use super::transport::{Inbox, Wire, overflowing};
 use super::view::{Heartbeats, Incarnation, node_of, view};
+use super::ways::{Detours, Ways};
 use super::{delay, keys, seeds};
 use crate::clock;
 use crate::error::Error;
@@ -84,6 +85,17 @@ struct Keeper {
 pub(super) async fn start(config: GossipConfig, parts: Parts) -> Result<JoinHandle<()>, Error> {
     let Parts { socket, reports, inbox, counters, leave, stop } = parts;
     let (parcels, line) = mpsc::channel(PARCELS_MAX);
+    let detours = Detours::default();
+    let (own, moves) = watch::channel(config.advertise);
+    let ways = Ways {
+        listen: config.listen,
+        advertised: config.advertised.clone(),
+        decided: config.decided.clone(),
+        peers: config.peers.clone(),
+        detours: detours.clone(),
+        own,
+    };
+    tokio::spawn(ways.keep(stop.clone()));
     let carry = delay::carry(line, socket.clone(), counters.clone(), stop.clone());
     let carrier = tokio::spawn(carry);
     let wire = Wire {
@@ -96,6 +108,7 @@ pub(super) async fn start(config: GossipConfig, parts: Parts) -> Result<JoinHand
         link: config.link.clone(),
         peers: config.peers.clone(),
         directory: Arc::new(ArcSwap::from_pointee(Directory::new(&config.decided.state(), []))),
+        detours,
         parcels,
         overflowing: overflowing(),
         inbox,
@@ -134,7 +147,7 @@ pub(super) async fn start(config: GossipConfig, parts: Parts) -> Result<JoinHand
     };
     keeper.look().await;
     let span = tracing::info_span!("gossip", node = %keeper.config.name);
-    Ok(tokio::spawn(keeper.run(finds).instrument(span)))
+    Ok(tokio::spawn(keeper.run(finds, moves).instrument(span)))
 }
 
 /// Starts chitchat as one incarnation of this node.
@@ -169,7 +182,11 @@ async fn open(
 }
 
 impl Keeper {
-    async fn run(mut self, mut finds: mpsc::Receiver<SocketAddr>) {
+    async fn run(
+        mut self,
+        mut finds: mpsc::Receiver<SocketAddr>,
+        mut moves: watch::Receiver<SocketAddr>,
+    ) {
         let (leave, stop, changed) = (self.leave.clone(), self.stop.clone(), self.changed.clone());
         let mut reports = self.reports.clone();
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
@@ -182,6 +199,10 @@ impl Keeper {
                 _ = ticks.tick() => self.look().await,
                 Ok(()) = reports.changed() => self.say().await,
                 Some(address) = finds.recv() => self.greet(address),
+                Ok(()) = moves.changed() => {
+                    let address = *moves.borrow_and_update();
+                    self.move_to(address).await;
+                }
                 () = changed.notified() => {
                     tokio::time::sleep(GATHER).await;
                     self.look().await;
@@ -271,6 +292,29 @@ impl Keeper {
         // It knows nobody yet; the others are not dead for that.
         self.lenient_until = Instant::now() + LENIENCE;
         std::mem::take(&mut self.live).into_iter().for_each(|peer| self.greet(peer));
+    }
+
+    /// This node's name means another address now: it goes on there as a new incarnation, as an
+    /// incarnation keeps its address for life.
+    async fn move_to(&mut self, address: SocketAddr) {
+        let from = self.config.advertise;
+        self.config.advertise = address;
+        self.wire.advertise = address;
+        let report = self.reports.borrow().clone();
+        let generation = self.generation + 1;
+        match open(&self.config, generation, &report, &self.wire, &self.changed).await {
+            Ok(chitchat) => {
+                self.generation = generation;
+                let before = std::mem::replace(&mut self.chitchat, chitchat);
+                // All that can have failed is over anyway.
+                let _ = before.shutdown().await;
+                tracing::info!(%from, to = %address, "this node is reached at another address now");
+                self.lenient_until = Instant::now() + LENIENCE;
+                std::mem::take(&mut self.live).into_iter().for_each(|peer| self.greet(peer));
+            }
+            // The next failure inside, or the next move, tries again.
+            Err(error) => tracing::warn!(%error, "gossip does not start at the new address"),
+        }
     }
 
     /// Says goodbye and stops.

@@ -4,7 +4,7 @@
 //! `envelope` is what a datagram looks like, `keyring` holds what seals it, `sessions` tells fresh
 //! from old, `directory` knows who stands behind an address: all six are pure. `keystore` is where
 //! keys are kept, `delay` and `transport` carry messages, `seeds` finds nodes that gossip
-//! has not heard of, `keeper` holds it all together, `service` is the door to the others.
+//! has not heard of, `ways` those that are reached elsewhere than they say, `keeper` holds it all together, `service` is the door to the others.
 //!
 //! It deliberately decides nothing: what follows from what is seen is for the other parts.
 
@@ -25,6 +25,7 @@ mod sessions;
 mod tests;
 mod transport;
 mod view;
+mod ways;
 
 pub(crate) use config::{GossipConfig, GossipTiming};
 pub(crate) use counters::Counters;

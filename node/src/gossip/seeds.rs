@@ -31,13 +31,13 @@ fn missing(round: usize, own: NodeId, seeds: &[String], state: &State, view: &Vi
     let is_dead = |id: NodeId| view.liveness(id) == Liveness::Dead;
     let alone = !view.nodes.keys().any(|id| *id != own && !is_dead(*id));
     let registered = state.nodes.iter().filter(|(id, _)| **id != own && is_dead(**id));
-    let registered = registered.map(|(_, node)| &node.addresses.gossip);
+    let registered = registered.flat_map(|(_, node)| node.addresses.gossips());
     let configured = if alone { seeds } else { &[] };
-    let mut all: Vec<&String> = configured.iter().chain(registered).collect();
+    let mut all: Vec<String> = configured.iter().cloned().chain(registered).collect();
     all.sort_unstable();
     all.dedup();
     let first = (round * TRIED_MAX).checked_rem(all.len()).unwrap_or_default();
-    all.iter().cycle().skip(first).take(all.len().min(TRIED_MAX)).map(ToString::to_string).collect()
+    all.iter().cycle().skip(first).take(all.len().min(TRIED_MAX)).cloned().collect()
 }
 
 /// Names the addresses of missing nodes until cancelled.
@@ -70,7 +70,7 @@ pub(super) async fn keep_finding(
 }
 
 /// The addresses of a name that this node's socket can send to.
-async fn resolve(address: &str, own: SocketAddr) -> Vec<SocketAddr> {
+pub(super) async fn resolve(address: &str, own: SocketAddr) -> Vec<SocketAddr> {
     if let Ok(address) = address.parse() {
         return vec![address];
     }

@@ -25,6 +25,7 @@ use super::directory::Directory;
 use super::envelope::{Envelope, Refused};
 use super::keystore::Keys;
 use super::sessions::{Content, Heard, Sessions};
+use super::ways::Detours;
 use crate::clock;
 use crate::peer::{Lane, Link, Peers};
 
@@ -73,6 +74,7 @@ pub(super) struct Wire {
     pub(super) link: Link,
     pub(super) peers: Peers,
     pub(super) directory: Arc<ArcSwap<Directory>>,
+    pub(super) detours: Detours,
     pub(super) parcels: mpsc::Sender<Parcel>,
     pub(super) overflowing: Arc<Semaphore>,
     pub(super) inbox: Arc<Inbox>,
@@ -212,6 +214,8 @@ impl Wire {
         }
         let directory = self.directory.load_full();
         let delay = directory.region(&to).map_or(Duration::ZERO, |to| self.link.one_way(to));
+        let detour = directory.node(&to).and_then(|node| self.detours.load().get(&node).copied());
+        let to = detour.unwrap_or(to);
         if delay.is_zero() {
             return match self.udp.send_to(&datagram, to).await {
                 Ok(_) => self.counters.sent.add(),

@@ -297,10 +297,11 @@ pub(crate) fn subject(control: &Control, node: NodeId) -> Option<Subject> {
 
 /// The hosts of a node's addresses.
 pub(crate) fn hosts(addresses: &nigh_model::Addresses) -> Vec<String> {
-    let nigh_model::Addresses { http, api, peer, gossip: _, .. } = addresses;
+    let nigh_model::Addresses { http, api, peer, gossip: _, also } = addresses;
     let mut hosts: Vec<String> = [http, api, peer]
         .into_iter()
         .filter_map(|address| Some(address.rsplit_once(':')?.0.to_owned()))
+        .chain(also.iter().cloned())
         .collect();
     hosts.sort();
     hosts.dedup();

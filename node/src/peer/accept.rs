@@ -38,8 +38,6 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 pub(crate) struct Caller {
     /// The node that its certificate names; none when it showed none.
     pub(crate) node: Option<NodeId>,
-    /// From where.
-    pub(crate) from: SocketAddr,
 }
 
 /// A connection from another node, or from one that wants to become one.
@@ -136,7 +134,7 @@ impl Door {
             return;
         };
         tokio::spawn(async move {
-            let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.shake(stream, from)).await;
+            let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.shake(stream)).await;
             match shaken {
                 Ok(Ok((stream, caller, cut))) => {
                     let cut = Box::pin(cut.cancelled_owned());
@@ -156,13 +154,12 @@ impl Door {
     async fn shake(
         &self,
         stream: TcpStream,
-        from: SocketAddr,
     ) -> io::Result<(TlsStream<TcpStream>, Caller, CancellationToken)> {
         stream.set_nodelay(true)?;
         let stream = TlsAcceptor::from(self.tls.peer_server()).accept(stream).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let Some(shown) = shown else {
-            let caller = Caller { node: None, from };
+            let caller = Caller { node: None };
             return Ok((stream, caller, CancellationToken::new()));
         };
         // The handshake has verified that an authority of this cluster signed it.
@@ -170,7 +167,7 @@ impl Door {
         if leaf.cluster != *self.tls.cluster() {
             return Err(io::Error::other("the certificate is of another cluster"));
         }
-        let caller = Caller { node: Some(leaf.node), from };
+        let caller = Caller { node: Some(leaf.node) };
         Ok((stream, caller, self.cuts.of(leaf.node)))
     }
 }

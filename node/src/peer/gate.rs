@@ -123,6 +123,7 @@ mod tests {
             addresses: Default::default(),
             version: String::new(),
             feature_level: 1,
+            draining: false,
         };
         state.nodes.insert(NodeId(7), node.into());
         state

@@ -2,6 +2,7 @@
 
 mod accept;
 mod delay;
+mod dial;
 mod gate;
 mod health;
 mod link;

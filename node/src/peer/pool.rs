@@ -7,11 +7,11 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use nigh_model::{NodeId, Region};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use super::delay::Delayed;
+use super::dial::Way;
 use super::health::Health;
 use super::link::Link;
 use crate::count::Count;
@@ -58,7 +58,8 @@ struct Inner {
     link: Link,
     /// None only in tests of what goes through the connections.
     tls: Option<Arc<Tls>>,
-    channels: Mutex<HashMap<(NodeId, Lane), (String, Channel)>>,
+    channels: Mutex<HashMap<(NodeId, Lane), (Arc<Way>, Channel)>>,
+    ways: Mutex<HashMap<NodeId, Arc<Way>>>,
     health: Mutex<HashMap<NodeId, Arc<Health>>>,
     /// Addresses at which nodes have said who they are; they may be newer than the registry's.
     met: Mutex<HashMap<NodeId, Met>>,
@@ -103,6 +104,7 @@ impl Peers {
             link,
             tls,
             channels: Mutex::new(HashMap::new()),
+            ways: Mutex::new(HashMap::new()),
             health: Mutex::new(HashMap::new()),
             met: Mutex::new(HashMap::new()),
             ejections: Count::default(),
@@ -114,12 +116,27 @@ impl Peers {
     pub(crate) fn channel(&self, to: NodeId, lane: Lane) -> Option<Channel> {
         let decision = self.inner.decided.now();
         let node = decision.state.nodes.get(&to)?;
-        let registered = &node.addresses.peer;
+        let mut addresses = node.addresses.peers();
         let met = self.inner.met.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned();
         // What the registry has learnt since is newer.
-        let met = met.filter(|met| met.registered == *registered).map(|met| met.address);
-        let address = met.as_ref().unwrap_or(registered);
-        Some(self.pooled(to, lane, address, Some(&node.region)))
+        if let Some(met) = met.filter(|met| met.registered == node.addresses.peer) {
+            addresses.retain(|address| *address != met.address);
+            addresses.insert(0, met.address);
+        }
+        Some(self.pooled(to, lane, addresses, Some(&node.region)))
+    }
+
+    /// The host by which a node was reached last, of those that the registry has of it; none
+    /// where that is the main one, or not known.
+    pub(crate) fn detour(&self, to: NodeId) -> Option<String> {
+        let way =
+            self.inner.ways.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned()?;
+        let address = way.addresses().get(way.first())?;
+        let decision = self.inner.decided.now();
+        let also = &decision.state.nodes.get(&to)?.addresses.also;
+        let (host, _) = address.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        also.iter().find(|known| known.trim_matches(['[', ']']) == host).cloned()
     }
 
     /// A node has said who it is at this address: it is used until the registry names it too.
@@ -143,28 +160,50 @@ impl Peers {
         address: &str,
         region: Option<&Region>,
     ) -> Channel {
-        self.channel(to, lane).unwrap_or_else(|| self.pooled(to, lane, address, region))
+        let given = || self.pooled(to, lane, vec![address.to_owned()], region);
+        self.channel(to, lane).unwrap_or_else(given)
     }
 
-    fn pooled(&self, to: NodeId, lane: Lane, address: &str, region: Option<&Region>) -> Channel {
+    fn pooled(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        addresses: Vec<String>,
+        region: Option<&Region>,
+    ) -> Channel {
+        let way = self.way(to, addresses);
         let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
         match channels.get(&(to, lane)) {
-            Some((known, channel)) if known == address => channel.clone(),
+            Some((known, channel)) if Arc::ptr_eq(known, &way) => channel.clone(),
             _ => {
-                let channel = self.connect_to(Some(to), address, region);
-                channels.insert((to, lane), (address.to_owned(), channel.clone()));
+                let channel = self.connect_by(Some(to), way.clone(), region);
+                channels.insert((to, lane), (way, channel.clone()));
                 channel
+            }
+        }
+    }
+
+    /// What all lanes to a node share; made anew when its addresses are others.
+    fn way(&self, to: NodeId, addresses: Vec<String>) -> Arc<Way> {
+        let mut ways = self.inner.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        match ways.get(&to) {
+            Some(known) if *known.addresses() == *addresses => known.clone(),
+            _ => {
+                let way = Arc::new(Way::new(addresses));
+                ways.insert(to, way.clone());
+                way
             }
         }
     }
 
     /// A connection that is not kept: to whichever node of the cluster is there.
     pub(crate) fn connect(&self, address: &str, region: Option<&Region>) -> Channel {
-        self.connect_to(None, address, region)
+        self.connect_by(None, Arc::new(Way::new(vec![address.to_owned()])), region)
     }
 
     /// A connection to the node that is meant, or to any node of the cluster.
-    fn connect_to(&self, to: Option<NodeId>, address: &str, region: Option<&Region>) -> Channel {
+    fn connect_by(&self, to: Option<NodeId>, way: Arc<Way>, region: Option<&Region>) -> Channel {
+        let address = way.addresses().first().map_or("", String::as_str);
         let delay = region.map_or(Duration::ZERO, |region| self.inner.link.one_way(region));
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .unwrap_or_else(|_| Endpoint::from_static("http://invalid.invalid:1"))
@@ -176,23 +215,32 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        let address: Arc<str> = address.into();
         let tls = self.inner.tls.clone();
         endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-            let (address, tls) = (address.clone(), tls.clone());
+            let (way, tls) = (way.clone(), tls.clone());
             async move {
-                let stream = TcpStream::connect(&*address).await?;
-                stream.set_nodelay(true)?;
+                let dialed = way.dial().await?;
+                dialed.stream.set_nodelay(true)?;
                 // A handshake takes a round trip as well.
                 tokio::time::sleep(2 * delay).await;
-                let stream = Delayed::new(stream, delay);
+                let stream = Delayed::new(dialed.stream, delay);
                 let Some(tls) = tls else {
+                    way.worked(dialed.at);
                     return Ok::<_, std::io::Error>(TokioIo::new(Box::new(stream) as Stream));
                 };
                 let name = server_name(to, tls.cluster());
                 let connector = TlsConnector::from(tls.peer_client());
-                let stream = connector.connect(name, stream).await?;
-                Ok(TokioIo::new(Box::new(stream) as Stream))
+                match connector.connect(name, stream).await {
+                    Ok(stream) => {
+                        way.worked(dialed.at);
+                        Ok(TokioIo::new(Box::new(stream) as Stream))
+                    }
+                    Err(error) => {
+                        // Another node may stand there, in another network.
+                        way.failed(dialed.at);
+                        Err(error)
+                    }
+                }
             }
         }))
     }
@@ -237,6 +285,7 @@ impl Peers {
     pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
         let lock = PoisonError::into_inner;
         self.inner.channels.lock().unwrap_or_else(lock).retain(|(id, _), _| keep(*id));
+        self.inner.ways.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
         self.inner.health.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
         self.inner.met.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
     }

@@ -4,6 +4,7 @@
 //! Names, help texts and label values stand in `names`. Counting costs an atomic addition.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ struct Inner {
     connections: Gauge,
     syncs: Histogram,
     syncs_failed: Counter,
+    /// Calls and answers that are not over; not shown.
+    under_way: Arc<AtomicUsize>,
     measure: Arc<OnceLock<Measure>>,
 }
 
@@ -94,6 +97,7 @@ impl Metrics {
             connections: registered(&mut all, &names::CONNECTIONS, Gauge::default()),
             syncs: histogram(&mut all, &names::SYNC_SECONDS),
             syncs_failed: counter(&mut all, &names::SYNCS_FAILED),
+            under_way: Arc::default(),
             measure,
             registry: all,
         };
@@ -102,11 +106,13 @@ impl Metrics {
 
     /// A call has entered; it counts as gone unless its end is told.
     pub(crate) fn enter(&self) -> Counting {
+        let under_way = self.under_way();
         Counting {
             metrics: self.clone(),
             began: Instant::now(),
             outcome: Outcome::Gone,
             place: Place::Here,
+            _under_way: under_way,
         }
     }
 
@@ -123,6 +129,17 @@ impl Metrics {
     /// A call is tried again.
     pub(crate) fn retried(&self) {
         self.inner.retries.inc();
+    }
+
+    /// Counts a call or an answer as not over.
+    pub(crate) fn under_way(&self) -> UnderWay {
+        self.inner.under_way.fetch_add(1, Relaxed);
+        UnderWay(self.inner.under_way.clone())
+    }
+
+    /// Calls that entered here and answers that go out, not over.
+    pub(crate) fn calls_under_way(&self) -> usize {
+        self.inner.under_way.load(Relaxed)
     }
 
     /// An answer broke off after its head was sent.
@@ -255,6 +272,16 @@ pub(crate) struct Counting {
     began: Instant,
     outcome: Outcome,
     place: Place,
+    _under_way: UnderWay,
+}
+
+/// A call, or its answer, that is not over: counted as long as this lives.
+pub(crate) struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Counting {

@@ -14,6 +14,6 @@ mod sources;
 mod tail;
 
 pub(crate) use logs::{LogBook, Origin};
-pub(crate) use metrics::{ApiRefusal, Metrics, Place, durations};
+pub(crate) use metrics::{ApiRefusal, Metrics, Place, UnderWay, durations};
 pub(crate) use sources::Sources;
 pub(crate) use tail::{peer_logs_service, public_logs_service};

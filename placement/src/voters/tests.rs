@@ -6,6 +6,7 @@ fn node(id: u64, region: &str) -> VoterCandidate {
         region: Region::new(region).unwrap(),
         zone: None,
         alive: true,
+        steady: true,
         draining: false,
         is_voter: false,
     }
@@ -62,6 +63,29 @@ fn a_dead_or_draining_voter_is_replaced_only_when_a_live_candidate_exists() {
     five[1].alive = true;
     five[2].draining = true;
     assert_eq!(target_voters(&five), ids(&[1, 2, 4]));
+}
+
+#[test]
+fn who_has_just_come_votes_for_want_of_others_and_not_for_a_better_spread() {
+    let mut five = nodes(&DEMO, &[1, 2, 4]);
+    five[2].steady = false;
+    assert_eq!(target_voters(&five), ids(&[1, 2, 4]));
+    five[2].steady = true;
+    assert_eq!(target_voters(&five), ids(&[1, 2, 3]));
+    let mut new = nodes(&DEMO, &[1]);
+    new.iter_mut().for_each(|node| node.steady = false);
+    assert_eq!(target_voters(&new), ids(&[1, 2, 3]));
+}
+
+#[test]
+fn a_voter_is_removed_only_where_the_rest_can_decide() {
+    let removable =
+        |id, voters: &[u64], alive: &[u64]| super::removable(NodeId(id), &ids(voters), &ids(alive));
+    assert_eq!(removable(4, &[1, 2, 3], &[]), Ok(()), "it has no vote");
+    assert_eq!(removable(3, &[1, 2, 3], &[1, 2]), Ok(()));
+    assert_eq!(removable(1, &[1], &[1]), Err(NotRemovable::OnlyVoter));
+    let lost = NotRemovable::NoMajority { rest: 2, alive: 1, majority: 2 };
+    assert_eq!(removable(3, &[1, 2, 3], &[1, 3]), Err(lost));
 }
 
 #[test]

@@ -81,6 +81,45 @@ impl LogStore {
         self.wal.purged().map(|(_, id)| decode(&id)).transpose()
     }
 
+    /// The vote saved last.
+    ///
+    /// # Errors
+    /// It does not decode.
+    pub fn vote(&self) -> Result<Option<Vote>, Error> {
+        self.wal.vote().map(|vote| decode(&vote)).transpose()
+    }
+
+    /// The id of the last entry known to be committed.
+    ///
+    /// # Errors
+    /// It does not decode.
+    pub fn committed(&self) -> Result<Option<LogId>, Error> {
+        self.wal.committed().map(|id| decode(&id)).transpose()
+    }
+
+    /// All entries after this index. Blocking.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub fn entries_after(&self, index: u64) -> Result<Vec<Entry>, Error> {
+        let Some((first, last)) = self.wal.range() else { return Ok(Vec::new()) };
+        let from = first.max(index + 1);
+        let found = self.wal.read(from, last + 1, usize::MAX)?;
+        found.iter().map(|(_, bytes)| decode(bytes)).collect()
+    }
+
+    /// Makes an empty log one that goes on after this entry, with this vote. Blocking.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub fn begin_after(&self, vote: &Vote, last: LogId) -> Result<(), Error> {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let told = answer.clone();
+        self.wal.save_vote(encode(vote), move |result| _ = told.send(result))?;
+        self.wal.purge(last.index, encode(&last), move |result| _ = answer.send(result))?;
+        answered.iter().collect()
+    }
+
     /// Reads entries off the caller's thread when they are no longer in memory.
     async fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let found = match self.wal.read_cached(from, to, bytes_max) {

@@ -85,6 +85,11 @@ impl StateMachine {
         &self.state
     }
 
+    /// Who the members are, as of the state now.
+    pub const fn membership(&self) -> &Membership {
+        &self.mark.membership
+    }
+
     fn apply_one(&mut self, entry: Entry) -> io::Result<(Option<Bytes>, Response)> {
         let index = entry.log_id().index;
         let log_id = entry.log_id();

@@ -14,6 +14,7 @@ use crate::failure::{Failure, Result};
 use crate::logging::LogFormat;
 use crate::rtt;
 use crate::section::{self, Bad, Section};
+use crate::units;
 
 /// Guest instances at once unless something else is said.
 const SLOTS_DEFAULT: u32 = 1_000;
@@ -26,6 +27,13 @@ const RTT_NONE: &str = "none";
 const METRICS_PORT_EXAMPLE: u16 = 9464;
 /// Most addresses to join by.
 const JOIN_MAX: usize = 64;
+/// How long a node is dead before it is replaced, unless something else is said, in ms: a restart
+/// takes less …
+const REPLACE_AFTER_MS: u64 = 15_000;
+/// … and at least and at most, in ms: less turns a stall into a move, more is no replacement.
+const REPLACE_AFTER_MS_RANGE: std::ops::RangeInclusive<u64> = 3_000..=86_400_000;
+/// Most hosts that a node is reached by: each is tried when it does not answer.
+const ADVERTISE_MAX: usize = 4;
 
 /// Shortest and longest life of a certificate. Two thirds of the shortest are enough to renew it.
 const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
@@ -64,9 +72,10 @@ pub(crate) struct Flags {
     /// Where to serve metrics without TLS and tokens: a loopback address [default: on the API alone]
     #[arg(long, env = "NIGH_METRICS", value_name = "ADDRESS")]
     metrics: Option<String>,
-    /// Host by which others reach the node [default: the address listened on]
-    #[arg(long, env = "NIGH_ADVERTISE", value_name = "HOST")]
-    advertise: Option<String>,
+    /// Hosts by which others reach the node, one per network, the main one first [default: the
+    /// address listened on]
+    #[arg(long, env = "NIGH_ADVERTISE", value_name = "HOST,…", value_delimiter = ',')]
+    advertise: Option<Vec<String>>,
     /// Round trips between regions to emulate: a CSV file, or aws for measured ones [default: none]
     #[arg(long, env = "NIGH_RTT_MATRIX", value_name = "FILE|aws|none")]
     rtt_matrix: Option<PathBuf>,
@@ -89,6 +98,10 @@ pub(crate) struct Flags {
     /// How long the certificates live that this node signs [default: 30d]
     #[arg(long, env = "NIGH_CERTIFICATE_LIFE", value_name = "DURATION")]
     certificate_life: Option<String>,
+    /// A node that is dead for this long loses its work and its vote to others, while this node
+    /// leads [default: 15s]
+    #[arg(long, env = "NIGH_REPLACE_AFTER", value_name = "DURATION")]
+    replace_after: Option<String>,
     /// Guest instances at once [default: 1000]
     #[arg(long, env = "NIGH_SLOTS", value_name = "N")]
     slots: Option<u32>,
@@ -144,7 +157,7 @@ impl Settings {
                 }
             }
         }
-        let advertise = flags.advertise.map(advertised).transpose()?;
+        let advertise = advertised(flags.advertise.unwrap_or_default())?;
         let rtt = match flags.rtt_matrix {
             None => None,
             Some(path) if path.as_os_str() == RTT_NONE => None,
@@ -179,6 +192,7 @@ impl Settings {
                 .certificate_life
                 .map_or(Ok(CERTIFICATE_LIFE), |given| certificate_life(&given))?,
             rtt,
+            replace_after: replace_after(flags.replace_after.as_deref())?,
             slots: bounded("slots", flags.slots.unwrap_or(SLOTS_DEFAULT), SLOTS_MAX)?,
             guest_threads: threads("guest-threads", flags.guest_threads, cores)?,
             compile_threads: threads("compile-threads", flags.compile_threads, cores.div_ceil(2))?,
@@ -210,6 +224,7 @@ impl Flags {
             write_join_token: self.write_join_token.or(file.write_join_token),
             identity_key: self.identity_key.or(file.identity_key),
             certificate_life: self.certificate_life.or(file.certificate_life),
+            replace_after: self.replace_after.or(file.replace_after),
             slots: self.slots.or(file.slots),
             guest_threads: self.guest_threads.or(file.guest_threads),
             compile_threads: self.compile_threads.or(file.compile_threads),
@@ -246,6 +261,7 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         "write_join_token",
         "identity_key",
         "certificate_life",
+        "replace_after",
         "slots",
         "guest_threads",
         "compile_threads",
@@ -253,6 +269,8 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
     ])?;
     let text = |key| Ok(root.string(key)?.map(str::to_owned));
     let join: Vec<String> = root.strings("join")?.into_iter().map(str::to_owned).collect();
+    let advertise = root.one_or_more("advertise")?.into_iter().map(str::to_owned);
+    let advertise: Vec<String> = advertise.collect();
     Ok(Flags {
         name: text("name")?,
         region: text("region")?,
@@ -264,7 +282,7 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         peer: text("peer")?,
         gossip: text("gossip")?,
         metrics: text("metrics")?,
-        advertise: text("advertise")?,
+        advertise: Some(advertise).filter(|hosts| !hosts.is_empty()),
         rtt_matrix: root.string("rtt_matrix")?.map(PathBuf::from),
         bootstrap: root.boolean("bootstrap")?,
         join: Some(join).filter(|join| !join.is_empty()),
@@ -272,6 +290,7 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         write_join_token: root.string("write_join_token")?.map(PathBuf::from),
         identity_key: root.string("identity_key")?.map(PathBuf::from),
         certificate_life: text("certificate_life")?,
+        replace_after: text("replace_after")?,
         slots: root.count("slots", SLOTS_MAX)?,
         guest_threads: root.count("guest_threads", THREADS_MAX)?,
         compile_threads: root.count("compile_threads", THREADS_MAX)?,
@@ -335,17 +354,26 @@ fn without_scheme(given: String) -> String {
     }
 }
 
-fn advertised(host: String) -> Result<String> {
+fn advertised(hosts: Vec<String>) -> Result<Vec<String>> {
     let fits =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']' | '_');
-    let is_address = host.parse::<SocketAddr>().is_ok();
-    let has_port = host.rsplit_once(':').is_some_and(|(name, _)| !name.contains(':'));
-    if host.is_empty() || !host.chars().all(fits) || is_address || has_port {
-        return Err(Failure::usage(format!("--advertise: `{host}` is no host")).hint(
-            "write a name or an IP address without a port: the ports are those listened on",
-        ));
+    if hosts.len() > ADVERTISE_MAX {
+        return Err(Failure::usage(format!(
+            "--advertise: {} hosts, at most {ADVERTISE_MAX}",
+            hosts.len()
+        ))
+        .hint("one for each network that the node is in"));
     }
-    Ok(host)
+    for host in &hosts {
+        let is_address = host.parse::<SocketAddr>().is_ok();
+        let has_port = host.rsplit_once(':').is_some_and(|(name, _)| !name.contains(':'));
+        if host.is_empty() || !host.chars().all(fits) || is_address || has_port {
+            return Err(Failure::usage(format!("--advertise: `{host}` is no host")).hint(
+                "write a name or an IP address without a port: the ports are those listened on",
+            ));
+        }
+    }
+    Ok(hosts)
 }
 
 fn location(text: &str) -> Result<Location> {
@@ -410,6 +438,19 @@ fn certificate_life(given: &str) -> Result<Duration> {
         Ok(life)
     } else {
         Err(bad("it is from 10 s to 825 days".to_owned()))
+    }
+}
+
+fn replace_after(given: Option<&str>) -> Result<Duration> {
+    let Some(given) = given else { return Ok(Duration::from_millis(REPLACE_AFTER_MS)) };
+    let bad = |why: String| {
+        Failure::usage(format!("--replace-after: `{given}` is not valid"))
+            .why(why)
+            .hint("write a duration from 3s to 24h, such as --replace-after 15s")
+    };
+    match units::duration_ms(given).map_err(bad)? {
+        ms if REPLACE_AFTER_MS_RANGE.contains(&ms) => Ok(Duration::from_millis(ms)),
+        _ => Err(bad("it is too short or too long".to_owned())),
     }
 }
 
@@ -492,6 +533,22 @@ mod tests {
     }
 
     #[test]
+    fn a_node_may_have_a_host_in_each_of_its_networks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.toml");
+        for (text, hosts) in [
+            ("advertise = \"a\"", vec!["a"]),
+            ("advertise = [\"a\", \"10.0.0.1\"]", vec!["a", "10.0.0.1"]),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let config = Settings::collect(flags(), Some(&path)).unwrap().validate().unwrap();
+            assert_eq!(config.advertise, hosts);
+        }
+        let many = vec!["a".to_owned(); ADVERTISE_MAX + 1];
+        assert!(said(|flags| flags.advertise = Some(many.clone())).contains("at most 4"));
+    }
+
+    #[test]
     fn the_file_is_refused_with_the_nearest_key() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.toml");
@@ -520,9 +577,15 @@ mod tests {
         assert!(said(|flags| flags.peer = Some("0.0.0.0:7401".into())).contains("--advertise"));
         let said_of_metrics = said(|flags| flags.metrics = Some("0.0.0.0:9464".into()));
         assert!(said_of_metrics.contains("loopback"), "{said_of_metrics}");
-        assert!(said(|flags| flags.advertise = Some("a:7401".into())).contains("without a port"));
+        assert!(
+            said(|flags| flags.advertise = Some(vec!["a:7401".into()])).contains("without a port")
+        );
         assert!(said(|flags| flags.join = Some(vec!["a".into()])).contains("HOST:PORT"));
         assert!(said(|flags| flags.slots = Some(0)).contains("--slots"));
+        for duration in ["1s", "48h", "soon"] {
+            let said = said(|flags| flags.replace_after = Some(duration.into()));
+            assert!(said.contains("--replace-after"), "{said}");
+        }
         assert!(said(|flags| flags.rtt_matrix = Some("none.csv".into())).contains("none.csv"));
         let both = said(|flags| {
             flags.bootstrap = Some(true);

@@ -77,6 +77,7 @@ mod tests {
                 addresses: Addresses::default(),
                 version: String::new(),
                 feature_level: 1,
+                draining: false,
             };
             state.nodes.insert(NodeId(id), node.into());
         }

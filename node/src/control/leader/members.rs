@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nigh_model::NodeId;
-use nigh_placement::voters::{Membership, Step, VoterCandidate, after, next_step, target_voters};
+use nigh_placement::voters::{Membership, Step, after, next_step, target_voters};
 use nigh_storage::raft::RaftNode;
-use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::{ChangeMembers, Instant as _};
 
 use super::grace::Grace;
+use crate::control::departure;
+use crate::control::handover;
 use crate::control::propose::Control;
 
 /// A learner this close to the leader's log can vote without holding commits up.
@@ -26,20 +28,19 @@ pub(super) async fn step(control: &Control, grace: &Grace) {
     if membership.get_joint_config().len() > 1 || metrics.membership_config.log_id() != committed {
         return;
     }
+    // It may keep its vote for want of others, but not leadership.
+    if state.is_draining(control.own) && handover::hand_over(control).await {
+        return;
+    }
     let voters: BTreeSet<NodeId> = membership.voter_ids().map(NodeId).collect();
     let learners: BTreeSet<NodeId> = membership.learner_ids().map(NodeId).collect();
-    let candidates: Vec<VoterCandidate> = {
-        let view = control.seen.now();
-        let candidate = |node: &nigh_model::Node| VoterCandidate {
-            id: node.id,
-            region: node.region.clone(),
-            zone: node.zone.clone(),
-            alive: grace.is_kept(node.id),
-            draining: view.nodes.get(&node.id).is_some_and(|seen| seen.report.draining),
-            is_voter: voters.contains(&node.id),
-        };
-        state.nodes.values().map(|node| candidate(node)).collect()
+    // Who still takes the log is there, whatever gossip says.
+    let acked = |id: NodeId| {
+        let acked = metrics.heartbeat.as_ref().and_then(|acked| *acked.get(&id.0)?);
+        acked.is_some_and(|at| at.elapsed() < grace.limit())
     };
+    let alive = |id| grace.is_kept(id) || voters.contains(&id) && acked(id);
+    let candidates = departure::candidates(&state, &voters, alive, |id| grace.is_steady(id));
     let last = metrics.last_log_index.unwrap_or(0);
     let is_close = |log: &Option<_>| {
         log.as_ref().is_some_and(
@@ -61,7 +62,7 @@ pub(super) async fn step(control: &Control, grace: &Grace) {
         Membership { voters: &voters, learners: &learners, caught_up: &caught_up, alive: &alive };
     let target = target_voters(&candidates);
     if let Some(step) = next_step(&now, &target) {
-        return change(control, grace, &voters, step).await;
+        return change(control, &voters, step).await;
     }
     // A learner that is no longer to vote is let go: it follows the stream like the others.
     let stray = learners.iter().find(|id| !target.contains(id) || !state.nodes.contains_key(id));
@@ -71,7 +72,7 @@ pub(super) async fn step(control: &Control, grace: &Grace) {
     }
 }
 
-async fn change(control: &Control, grace: &Grace, voters: &BTreeSet<NodeId>, step: Step) {
+async fn change(control: &Control, voters: &BTreeSet<NodeId>, step: Step) {
     tracing::info!(?step, "the raft group changes");
     let raft = &control.raft;
     match step {
@@ -89,13 +90,7 @@ async fn change(control: &Control, grace: &Grace, voters: &BTreeSet<NodeId>, ste
             let next: BTreeSet<u64> = after(voters, step).into_iter().map(|id| id.0).collect();
             // A leader that shall vote no more first hands over to one that stays.
             if !next.contains(&control.own.0) {
-                let can_lead =
-                    |id: &&u64| voters.contains(&NodeId(**id)) && grace.answers(NodeId(**id));
-                if let Some(heir) = next.iter().find(can_lead)
-                    && let Err(error) = raft.trigger().transfer_leader(*heir).await
-                {
-                    tracing::debug!(%error, "leadership not handed over");
-                }
+                handover::hand_over(control).await;
                 return;
             }
             commit("change voters", raft.change_membership(next, false)).await;

@@ -14,6 +14,7 @@ mod rollout;
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use authorities::prefix;
@@ -28,11 +29,17 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_millis(10);
 
 /// Takes the leader's steps while this node leads, until cancelled.
-pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) {
+///
+/// A node that is dead for `replace_after` loses its assignments and its vote.
+pub(crate) async fn lead_when_leader(
+    control: Control,
+    replace_after: Duration,
+    stop: CancellationToken,
+) {
     let mut health = control.health.changes();
     let mut decided = control.decided.changes();
     let mut seen = control.seen.changes();
-    let grace = Grace { absences: control.absences.clone() };
+    let grace = Grace::new(control.absences.clone(), replace_after);
     let mut placed = rollout::Placed::default();
     let mut rotation = gossip_keys::Rotation::default();
     let mut judge = disk::Judge::default();
@@ -49,11 +56,11 @@ pub(crate) async fn lead_when_leader(control: Control, stop: CancellationToken) 
                 rotation = gossip_keys::Rotation::default();
                 tracing::info!(term = now.term, "this node leads");
             }
-            control.absences.observe(&control.decided.state(), &control.seen.now());
+            control.absences.observe(&control.decided.state(), &control.seen.now(), Instant::now());
             gossip_keys::step(&control, &mut rotation).await;
             disk::step(&control, &mut judge).await;
             level::step(&control).await;
-            planner::step(&control, &grace).await;
+            planner::step(&control, &grace, &mut placed).await;
             rollout::step(&control, &mut placed).await;
             members::step(&control, &grace).await;
             authorities::step(&control, &grace).await;

@@ -7,18 +7,20 @@ use nigh_model::{Assignment, FunctionRef, NodeId, State};
 use nigh_placement::plan::{FunctionInput, NodeInput, Problem, home_key, plan};
 
 use super::grace::Grace;
+use super::rollout::Placed;
 use crate::control::propose::Control;
-use crate::seen::View;
+use crate::seen::{Liveness, View};
 
 /// Instances of a node without a report; a plan needs some weight.
 const CAPACITY_DEFAULT: u32 = 100;
 
 /// Plans once; proposes what differs from what is assigned.
-pub(super) async fn step(control: &Control, grace: &Grace) {
+pub(super) async fn step(control: &Control, grace: &Grace, placed: &mut Placed) {
     let state = control.decided.state();
+    placed.observe(&state);
     let command = {
         let view = control.seen.now();
-        changes(&state, &view, grace)
+        changes(&state, &view, grace, placed)
     };
     let Some(command) = command else { return };
     match control.propose(None, command).await {
@@ -30,7 +32,7 @@ pub(super) async fn step(control: &Control, grace: &Grace) {
 }
 
 /// The plan's command, or none when all is as it should be.
-fn changes(state: &State, view: &View, grace: &Grace) -> Option<Command> {
+fn changes(state: &State, view: &View, grace: &Grace, since: &Placed) -> Option<Command> {
     let previous: BTreeMap<FunctionRef, Assignment> =
         state.assignments.iter().map(|(key, value)| (key.clone(), (**value).clone())).collect();
     let mut placed = Vec::new();
@@ -47,19 +49,21 @@ fn changes(state: &State, view: &View, grace: &Grace) -> Option<Command> {
             });
         }
     }
-    // What is placed waits for a dead node to come back; what is new does not go to one.
+    // What is placed waits for a node to come back that is dead or restarts; what is new does not
+    // go to one.
     let kept = Problem {
         nodes: nodes(state, view, |id| grace.is_kept(id)),
         functions: placed,
         previous: previous.clone(),
     };
     let new = Problem {
-        nodes: nodes(state, view, |id| grace.answers(id)),
+        nodes: nodes(state, view, |id| grace.answers(id) && !is_leaving(view, id)),
         functions: fresh,
         previous: BTreeMap::new(),
     };
     let mut next = plan(&kept);
     next.assignments.extend(plan(&new).assignments);
+    hold(state, view, since, &previous, &mut next.assignments);
     // A function that can be placed nowhere waits: there is nothing to commit for it.
     next.assignments
         .retain(|key, assignment| !assignment.nodes.is_empty() || previous.contains_key(key));
@@ -69,6 +73,44 @@ fn changes(state: &State, view: &View, grace: &Grace) -> Option<Command> {
         set: changes.set,
         remove: changes.remove,
     })
+}
+
+/// A node that drains keeps what it has until others have it: its calls never wait for a load.
+fn hold(
+    state: &State,
+    view: &View,
+    since: &Placed,
+    previous: &BTreeMap<FunctionRef, Assignment>,
+    next: &mut BTreeMap<FunctionRef, Assignment>,
+) {
+    for (function, assignment) in next {
+        let Some(before) = previous.get(function) else { continue };
+        let gives_up = |id: NodeId| {
+            state.is_draining(id)
+                && view.liveness(id) != Liveness::Dead
+                && !assignment.nodes.contains_key(&id)
+        };
+        let held = before.nodes.iter().map(|(id, tier)| (*id, *tier));
+        let leaving: Vec<_> = held.filter(|(id, _)| gives_up(*id)).collect();
+        if leaving.is_empty() {
+            continue;
+        }
+        let index = since.since(function, state);
+        let has_it = |id: &NodeId| {
+            before.nodes.contains_key(id)
+                && view.liveness(*id) != Liveness::Dead
+                && view.nodes.get(id).is_some_and(|seen| seen.has_settled(index, function.revision))
+        };
+        let taken_over = !assignment.nodes.is_empty() && assignment.nodes.keys().all(has_it);
+        if !taken_over {
+            assignment.nodes.extend(leaving);
+        }
+    }
+}
+
+/// Whether the node says that it is about to stop.
+fn is_leaving(view: &View, id: NodeId) -> bool {
+    view.nodes.get(&id).is_some_and(|seen| seen.report.draining)
 }
 
 fn nodes(state: &State, view: &View, alive: impl Fn(NodeId) -> bool) -> Vec<NodeInput> {
@@ -81,7 +123,7 @@ fn nodes(state: &State, view: &View, alive: impl Fn(NodeId) -> bool) -> Vec<Node
             zone: node.zone.clone(),
             capacity_weight: if slots == 0 { CAPACITY_DEFAULT } else { slots },
             alive: alive(node.id),
-            draining: seen.is_some_and(|seen| seen.report.draining),
+            draining: node.draining,
         }
     };
     state.nodes.values().map(|node| input(node)).collect()

@@ -17,7 +17,7 @@ pub(super) struct Placed {
 
 impl Placed {
     /// Notes what is assigned now.
-    fn observe(&mut self, state: &State) {
+    pub(super) fn observe(&mut self, state: &State) {
         self.since.retain(|function, _| state.assignments.contains_key(function));
         for (function, assignment) in &state.assignments {
             let known = self.since.get(function);
@@ -28,7 +28,8 @@ impl Placed {
         }
     }
 
-    fn since(&self, function: &FunctionRef, state: &State) -> u64 {
+    /// An index at which the function was assigned as it is now.
+    pub(super) fn since(&self, function: &FunctionRef, state: &State) -> u64 {
         self.since.get(function).map_or(state.plan_basis, |(_, index)| *index)
     }
 }

@@ -33,6 +33,7 @@ use crate::decided::Decided;
 use crate::gossip::Filter;
 use crate::peer::{Link, Peers};
 use crate::seen::{Liveness, NodeSeen, Seen, View};
+use crate::stopping::Stopping;
 use crate::telemetry::{LogBook, Metrics};
 
 /// Longest wait for a condition.
@@ -77,6 +78,7 @@ pub(super) struct Node {
     agent: Agent,
     /// Cuts the connections from other nodes, as when the process is killed.
     pub(super) cut: CancellationToken,
+    pub(super) stopping: Stopping,
     /// Ends all of it.
     pub(super) stop: CancellationToken,
     _folder: tempfile::TempDir,
@@ -205,7 +207,8 @@ impl Node {
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (http_at, api_at) = (http.local_addr().unwrap(), api.local_addr().unwrap());
-        tokio::spawn(serve_http(http, gateway.clone(), stop.clone()));
+        let stopping = Stopping::closing_with(stop.clone());
+        tokio::spawn(serve_http(http, gateway.clone(), stopping.clone()));
         tokio::spawn(
             Server::builder()
                 .add_service(public_invoke_service(gateway.clone()))
@@ -233,6 +236,7 @@ impl Node {
             seen,
             agent,
             cut,
+            stopping,
             stop,
             _folder: folder,
         }
@@ -320,6 +324,7 @@ fn register(state: &mut State, id: u64, peer: &str) {
         addresses: Addresses { peer: peer.to_owned(), ..Addresses::default() },
         version: String::new(),
         feature_level: 1,
+        draining: false,
     };
     state.nodes.insert(NodeId(id), Arc::new(node));
 }

@@ -140,3 +140,46 @@ async fn a_caller_that_takes_nothing_keeps_no_place_beyond_the_deadline() {
     assert!(deadline.is_over(tokio::time::Instant::now()), "the place is the guest's to the end");
     drop(never_polled);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_leaves_serves_on_and_tells_callers_to_go() {
+    let cluster = Cluster::new(1, &[Deployed::new("hello", HELLO, &[1])]).await;
+    let node = &cluster.nodes[0];
+    let stays = cluster.get(0, "/hello").await;
+    assert!(stays.headers().get("connection").is_none());
+    bytes(stays).await;
+    node.stopping.leaving.cancel();
+    for _ in 0..2 {
+        let goes = cluster.get(0, "/hello").await;
+        assert_eq!(
+            (goes.status().as_u16(), &goes.headers()["connection"]),
+            (200, &"close".parse().unwrap())
+        );
+        bytes(goes).await;
+    }
+    until("the callers have gone", || node.metrics.connections().get() == 0).await;
+    let stream = tokio::net::TcpStream::connect(node.http).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let request = Request::get("http://localhost/hello").body(Full::<Bytes>::default()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+    // GOAWAY ends the connection without an error, while the sender still holds it.
+    let in_time = tokio::time::timeout(super::WAIT_MAX, ended).await;
+    assert!(matches!(in_time, Ok(Ok(Ok(())))), "{in_time:?}");
+}
+
+/// What the kernel has connected before the listener closes is still answered.
+#[tokio::test]
+async fn who_was_connected_and_not_yet_accepted_is_served_at_the_end() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let mut callers = Vec::new();
+    for _ in 0..3 {
+        callers.push(tokio::net::TcpStream::connect(at).await.unwrap());
+    }
+    assert_eq!(super::super::listen::waiting(listener).len(), 3);
+    assert!(tokio::net::TcpStream::connect(at).await.is_err());
+}

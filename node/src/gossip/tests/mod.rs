@@ -39,6 +39,7 @@ pub(crate) fn registered(id: u64, gossip: SocketAddr) -> Node {
         addresses: Addresses { gossip: gossip.to_string(), ..Addresses::default() },
         version: String::new(),
         feature_level: 0,
+        draining: false,
     }
 }
 
@@ -157,6 +158,7 @@ impl TestCluster {
             listen: address,
             socket: Some(socket),
             advertise: address,
+            advertised: address.to_string(),
             generation,
             seeds: self.seeds.clone(),
             link: link.clone(),
