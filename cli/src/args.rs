@@ -87,7 +87,7 @@ pub(crate) enum Command {
     /// Start a local cluster of several nodes and regions
     Up(verb::up::Args),
     /// Run one node, the daemon of a machine
-    Node(verb::node::Args),
+    Node(Box<verb::node::Args>),
     /// Deploy a component, a folder or a manifest
     Deploy(verb::deploy::Args),
     /// List apps and where their functions are ready and warm

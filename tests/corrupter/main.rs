@@ -8,7 +8,7 @@
 //!
 //! `NIGH_CORRUPTER_CASES=20000 NIGH_TEST_SEED=7 cargo test --test corrupter -- --nocapture`
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod damage;
 mod judge;

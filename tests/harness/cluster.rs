@@ -121,13 +121,18 @@ impl Cluster {
     /// Waits until all nodes see each other, know one leader, and voters are as many as they
     /// should be.
     pub(crate) async fn formed(&self) {
+        self.formed_within(FORM_LIMIT).await;
+    }
+
+    /// The same, where something else takes its time too.
+    pub(crate) async fn formed_within(&self, limit: Duration) {
         let present = self.present();
         let voters = match present.len() {
             0..3 => 1,
             3..7 => 3,
             _ => 5,
         };
-        wait_until("all nodes see each other and one leader", FORM_LIMIT, || async {
+        wait_until("all nodes see each other and one leader", limit, || async {
             let mut leaders = BTreeSet::new();
             if self.find_credentials().is_none() {
                 return Seen::NotYet("no credentials of an admin".to_owned());
@@ -397,9 +402,18 @@ impl Cluster {
     }
 
     /// Starts a node that has ended as a new one of its name: its disk is lost.
-    pub(crate) fn rejoin(&mut self, index: usize, by: usize) {
+    ///
+    /// It is admitted by a token bound to its name, once its old self has been dead long enough.
+    pub(crate) async fn rejoin(&mut self, index: usize, by: usize) {
+        let name = self.nodes[index].name().to_owned();
+        let asked = ["operator", "token", "create", "--join", "--name", &name];
+        let made = self.nigh(by, &asked).await;
+        made.succeeded();
+        let token = self.folder.path().join(format!("join-token-{name}"));
+        std::fs::write(&token, &made.stdout).expect("the test's folder is writable");
         let peer = self.nodes[by].peer();
         std::fs::remove_dir_all(self.nodes[index].data()).expect("the test's folder is writable");
+        self.nodes[index].admit_by(&token);
         self.nodes[index].start(&Start::Join(peer));
     }
 

@@ -69,6 +69,11 @@ impl Node {
         self
     }
 
+    /// From now on it is admitted by the token in this file.
+    pub(crate) fn admit_by(&mut self, token: &Path) {
+        self.join_token = token.to_owned();
+    }
+
     /// The same node with another data folder.
     pub(crate) fn with_data(mut self, data: &Path) -> Self {
         self.data = data.to_owned();

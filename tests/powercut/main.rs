@@ -16,7 +16,7 @@
 //!
 //! `NIGH_POWERCUT_ROUNDS=20 cargo test --test powercut -- --nocapture`
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod device;
 mod forgetful;

@@ -25,7 +25,7 @@ pub(crate) async fn run(cli: Cli) -> Result {
     let Cli { before, output, command } = cli;
     match command {
         Command::Up(args) => Box::pin(up::run(args, output)).await,
-        Command::Node(args) => Box::pin(node::run(args)).await,
+        Command::Node(args) => Box::pin(node::run(*args)).await,
         Command::Deploy(args) => Box::pin(deploy::run(args, before, output)).await,
         Command::Apps(args) => apps::run(args, before, output).await,
         Command::Delete(args) => delete::run(args, before, output).await,

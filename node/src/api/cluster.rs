@@ -324,11 +324,12 @@ impl cluster_server::Cluster for ClusterService {
         &self,
         request: Request<v1::DrainRequest>,
     ) -> Result<Response<v1::DrainResponse>, Status> {
+        let by = actor(&request, self.control.own)?;
         let v1::DrainRequest { node: name, undo } = request.into_inner();
         let mut node = self.named(&name)?;
         if node.draining == undo {
             let command = Command::SetDraining { id: node.id, draining: !undo };
-            let (_, outcome) = self.control.propose(None, command).await?;
+            let (_, outcome) = self.control.propose_by(Some(by), None, command).await?;
             if let Err(refusal) = outcome {
                 let message = refusal.to_string();
                 return Err(nigh_proto::status::of_kind(refusal.kind(), refusal.reason(), message));
@@ -354,11 +355,13 @@ impl cluster_server::Cluster for ClusterService {
         &self,
         request: Request<v1::RemoveRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
+        let by = actor(&request, self.control.own)?;
+        let by = rmp_serde::to_vec_named(&by).map_err(|e| Status::internal(e.to_string()))?;
         let v1::RemoveRequest { node: name, force } = request.into_inner();
         let node = self.named(&name)?;
         let mut last = unavailable("no leader is known");
         for _ in 0..REMOVE_TRIES {
-            match self.remove_once(node.id, force).await {
+            match self.remove_once(node.id, force, &by).await {
                 Ok(lost) => return Ok(Response::new(v1::RemoveResponse { node: name, lost })),
                 Err(status) if nigh_proto::status::kind(&status) == Kind::Unavailable => {
                     last = status
@@ -377,10 +380,11 @@ fn refused(refusal: &Refusal) -> Status {
 
 impl ClusterService {
     /// Asks the leader to let a node go; what was lost by it.
-    async fn remove_once(&self, id: NodeId, force: bool) -> Result<Vec<String>, Status> {
+    async fn remove_once(&self, id: NodeId, force: bool, by: &[u8]) -> Result<Vec<String>, Status> {
         let (_, mut client) = self.leader_client()?;
         let cluster_id = self.control.cluster.to_string();
-        let request = peer::RemoveRequest { cluster_id, node_id: id.0, force };
+        let request =
+            peer::RemoveRequest { cluster_id, node_id: id.0, force, by: by.to_vec().into() };
         let asked = tokio::time::timeout(REMOVE_TIMEOUT, client.remove(request)).await;
         let answer = asked.map_err(|_| unavailable("the leader did not answer"))??.into_inner();
         // Who asked sees what came of it.

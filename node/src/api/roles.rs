@@ -48,6 +48,8 @@ const TABLE: &[(&str, Need)] = &[
     ("/nigh.v1.Cluster/ListNodes", VIEWER),
     ("/nigh.v1.Cluster/GetRaft", VIEWER),
     ("/nigh.v1.Cluster/TransferLeader", ADMIN),
+    ("/nigh.v1.Cluster/Drain", ADMIN),
+    ("/nigh.v1.Cluster/Remove", ADMIN),
     ("/nigh.v1.Cluster/RotateAuthority", ADMIN),
     ("/nigh.v1.Cluster/RotateGossipKeys", ADMIN),
     ("/nigh.v1.Cluster/Backup", ADMIN),

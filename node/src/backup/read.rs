@@ -113,7 +113,7 @@ impl<S: Stream<Item = Result<BackupPiece, Status>> + Unpin> Reading<S> {
 
     /// So many bytes.
     async fn take(&mut self, bytes: u64) -> Result<Bytes, Status> {
-        let bytes = usize::try_from(bytes).map_err(|error| bad(&error))?;
+        let bytes = usize::try_from(bytes).map_err(bad)?;
         while self.waiting.len() < bytes {
             self.more().await?;
         }

@@ -206,6 +206,7 @@ mod tests {
     #[test]
     fn a_draining_voter_gives_its_vote_up_where_another_can_take_it() {
         let mut state = state();
+        state.feature_level = nigh_model::command::FEATURE_LEVEL;
         let envelope = |command| Envelope { request_id: None, at_ms: 1, by: None, command };
         let draining = Command::SetDraining { id: NodeId(3), draining: true };
         apply(&mut state, 5, &envelope(draining)).reply.unwrap();
@@ -213,7 +214,8 @@ mod tests {
             Remains::of(NodeId(3), state, &view(alive), &health(1, &[1, 2, 3])).votes
         };
         assert!(!votes(&state, &[1, 2, 3]), "for want of others");
-        let fourth = Command::RegisterNode { node: node("d", "eu"), replaces: None, token: None };
+        let spec = NodeSpec { feature_level: state.feature_level, ..node("d", "eu") };
+        let fourth = Command::RegisterNode { node: spec, replaces: None, token: None };
         apply(&mut state, 6, &envelope(fourth)).reply.unwrap();
         assert!(votes(&state, &[1, 2, 3, 6]));
         assert!(!votes(&state, &[1, 2, 3]), "the other is dead");

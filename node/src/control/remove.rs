@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use nigh_model::audit::Actor;
 use nigh_model::command::Command;
 use nigh_model::{Digest, Kind, NodeId, State};
 use nigh_placement::voters::removable;
@@ -40,6 +41,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// This node does not lead, there is no such node, or what stands against it.
 pub(super) async fn remove(
     control: &Control,
+    by: Option<Actor>,
     id: NodeId,
     force: bool,
 ) -> Result<Vec<String>, Status> {
@@ -103,7 +105,7 @@ pub(super) async fn remove(
         return Err(Unavailable::new("leadership was handed over; ask again").into());
     }
     take_vote(control, id).await?;
-    let (_, outcome) = control.propose(None, Command::RemoveNode { id }).await?;
+    let (_, outcome) = control.propose_by(by, None, Command::RemoveNode { id }).await?;
     if let Err(refusal) = outcome {
         return Err(status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string()));
     }

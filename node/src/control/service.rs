@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use nigh_model::audit::Actor;
 use nigh_model::{Kind, NodeId};
 use nigh_proto::peer::v1::{
     self as peer, AuthorityKeyRequest, AuthorityKeyResponse, GossipKeysRequest, GossipKeysResponse,
@@ -184,9 +185,7 @@ impl control_server::Control for ControlService {
         &self,
         request: Request<RotateAuthorityRequest>,
     ) -> Result<Response<RotateAuthorityResponse>, Status> {
-        let by = request.into_inner().by;
-        let by = (!by.is_empty()).then(|| rmp_serde::from_slice(&by)).transpose();
-        let by = by.map_err(|error| Status::invalid_argument(format!("by: {error}")))?;
+        let by = actor_of(&request.into_inner().by)?;
         let id = authority::rotate(&self.control, &self.identity, by).await?;
         Ok(Response::new(RotateAuthorityResponse { authority: id.as_bytes().to_vec().into() }))
     }
@@ -210,13 +209,23 @@ impl control_server::Control for ControlService {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
         let node = NodeId(request.node_id);
-        let lost = remove::remove(&self.control, node, request.force).await?;
+        let by = actor_of(&request.by)?;
+        let lost = remove::remove(&self.control, by, node, request.force).await?;
         Ok(Response::new(peer::RemoveResponse { lost }))
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
         Ok(Response::new(PingResponse {}))
     }
+}
+
+/// Who stands behind a request that another node hands on, if anyone does.
+fn actor_of(by: &[u8]) -> Result<Option<Actor>, Status> {
+    if by.is_empty() {
+        return Ok(None);
+    }
+    let by = rmp_serde::from_slice(by);
+    by.map(Some).map_err(|error| Status::invalid_argument(format!("by: {error}")))
 }
 
 /// The Raft group as this node sees it.

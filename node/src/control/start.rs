@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use nigh_model::command::{Command, Envelope, NodeSpec, Refusal};
@@ -117,7 +118,9 @@ pub(crate) async fn start(
         strangers,
         keys,
     } = parts;
-    let network = Network { peers: peers.clone(), own, cluster: cluster.clone() };
+    let silent = Arc::new(AtomicBool::new(false));
+    let network =
+        Network { peers: peers.clone(), own, cluster: cluster.clone(), silent: silent.clone() };
     let raft_config = raft_config(&cluster).map_err(|error| Error::Raft(error.to_string()))?;
     let raft = Raft::new(own.0, raft_config, network, log.clone(), machine)
         .await
@@ -140,7 +143,7 @@ pub(crate) async fn start(
 
     let loops: [Loop; 7] = [
         Box::pin(publish(published, decided, feed.clone())),
-        Box::pin(keep_health(control.clone(), stop.clone(), failed.clone())),
+        Box::pin(keep_health(control.clone(), silent, stop.clone(), failed.clone())),
         Box::pin(follow_or_fail(control.clone(), hints, stop.clone(), failed.clone())),
         Box::pin(leader::lead_when_leader(control.clone(), config.replace_after, stop.clone())),
         Box::pin(gossip_keys::keep_keys(control.clone(), stop.clone())),
@@ -259,7 +262,12 @@ fn should_stand(control: &Control, metrics: &RaftMetrics, silent_for: Duration) 
 
 /// Keeps what is known of the Raft group up to date from Raft's own metrics, while this node
 /// is a member of it; and notices when Raft has stopped.
-async fn keep_health(control: Control, stop: CancellationToken, failed: mpsc::Sender<String>) {
+async fn keep_health(
+    control: Control,
+    silent: Arc<AtomicBool>,
+    stop: CancellationToken,
+    failed: mpsc::Sender<String>,
+) {
     let own = control.own.0;
     let heard = &control.heard;
     let mut metrics = control.raft.metrics();
@@ -269,6 +277,7 @@ async fn keep_health(control: Control, stop: CancellationToken, failed: mpsc::Se
         if let Err(fatal) = &now.running_state
             && !stop.is_cancelled()
         {
+            silent.store(true, Relaxed);
             // What is deployed is served on, and the others' decisions are followed.
             if let Some(why) = control.log.failure() {
                 tracing::error!(

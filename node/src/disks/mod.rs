@@ -108,7 +108,12 @@ impl Three {
                         .get(id)
                         .is_some_and(|seen| !seen.report.version.is_empty())
                 };
+                let metrics = control.raft.metrics().borrow_watched().clone();
+                // In the middle of a change the two who voted before could not spare one.
+                let members = metrics.membership_config.membership();
                 health.voters.len() == 3
+                    && members.get_joint_config().len() == 1
+                    && metrics.membership_config == metrics.committed_membership_config
                     && health.leader.is_some()
                     && health.voters.iter().all(known)
             })

@@ -111,9 +111,8 @@ mod tests {
     use nigh_model::ClusterId;
 
     fn state() -> State {
-        let mut state = State::default();
-        state.applied = 10;
-        state.cluster = Some(ClusterId::new("0".repeat(32)).unwrap());
+        let cluster = Some(ClusterId::new("0".repeat(32)).unwrap());
+        let mut state = State { applied: 10, cluster, ..State::default() };
         let node = nigh_model::Node {
             id: NodeId(7),
             name: "a".parse().unwrap(),

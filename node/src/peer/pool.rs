@@ -53,12 +53,15 @@ pub(crate) struct Peers {
     inner: Arc<Inner>,
 }
 
+/// A connection, and where it leads.
+type Kept = (Arc<Way>, Channel);
+
 struct Inner {
     decided: Decided,
     link: Link,
     /// None only in tests of what goes through the connections.
     tls: Option<Arc<Tls>>,
-    channels: Mutex<HashMap<(NodeId, Lane), (Arc<Way>, Channel)>>,
+    channels: Mutex<HashMap<(NodeId, Lane), Kept>>,
     ways: Mutex<HashMap<NodeId, Arc<Way>>>,
     health: Mutex<HashMap<NodeId, Arc<Health>>>,
     /// Addresses at which nodes have said who they are; they may be newer than the registry's.

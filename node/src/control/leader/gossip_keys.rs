@@ -248,9 +248,7 @@ mod tests {
                         }
                         let mut own = ring(&keys);
                         own.follow(&decided, None);
-                        let mut at = 100;
-                        for _ in 0..20 {
-                            at += 1;
+                        for at in 101..121 {
                             match next(&decided, &own, &[], LATE) {
                                 None => break,
                                 Some(Step::Add) => {
