@@ -508,7 +508,7 @@ mod tests {
             location: None,
             addresses: Addresses::default(),
             version: version.to_owned(),
-            feature_level: 1,
+            feature_level: crate::command::FEATURE_LEVEL,
         }
     }
 

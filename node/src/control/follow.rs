@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use super::propose::Control;
-use crate::peer::Lane;
+use super::start::removed;
+use crate::peer::{Lane, NODE_REMOVED};
 
 /// A replica that says nothing for this long is left: it promises a word twice a second.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -33,7 +34,8 @@ const STATE_BYTES_MAX: usize = 1 << 30;
 /// Follows the state while this node holds no Raft log, until cancelled.
 ///
 /// # Errors
-/// An entry that this build does not know: the node must halt, and says this.
+/// An entry that this build does not know, or this node was removed: the node must halt, and says
+/// this.
 pub(crate) async fn keep_following(
     control: Control,
     hints: Vec<String>,
@@ -48,6 +50,7 @@ pub(crate) async fn keep_following(
                 };
                 match followed {
                     Err(Left::Unknown(why)) => return Err(why),
+                    Err(Left::Removed) => return Err(removed("")),
                     Err(Left::Broken(why)) => {
                         tracing::debug!(?source, why, "state stream ended");
                         // The next source says otherwise, if it can.
@@ -70,11 +73,17 @@ enum Left {
     Broken(String),
     /// It sent what this build does not know.
     Unknown(String),
+    /// It says that this node was removed.
+    Removed,
 }
 
 impl From<tonic::Status> for Left {
     fn from(status: tonic::Status) -> Self {
-        Self::Broken(status.message().to_owned())
+        match nigh_proto::status::reason(&status).as_deref() {
+            // The registry knows no more of it; and ids are never used again.
+            Some(NODE_REMOVED) => Self::Removed,
+            _ => Self::Broken(status.message().to_owned()),
+        }
     }
 }
 

@@ -327,6 +327,14 @@ async fn keep_health(
     }
 }
 
+/// What is said by a node that its cluster has let go.
+pub(super) fn removed(more: &str) -> String {
+    format!(
+        "this node was removed from its cluster{more}: start it with an empty data folder to join \
+         anew"
+    )
+}
+
 /// Tells the cluster when this node has come back with other addresses or another build.
 async fn keep_registered(
     control: Control,
@@ -346,12 +354,7 @@ async fn keep_registered(
         {
             let holder = state.node_named(config.name.as_str());
             let holder = holder.map(|node| format!("; its name is held by node {} now", node.id));
-            let why = format!(
-                "this node was removed from its cluster{}: start it with an empty data folder to \
-                 join anew",
-                holder.unwrap_or_default()
-            );
-            let _ = failed.send(why).await;
+            let _ = failed.send(removed(&holder.unwrap_or_default())).await;
             return;
         }
         let same = state.nodes.get(&control.own).is_none_or(|node| {

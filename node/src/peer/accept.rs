@@ -1,6 +1,6 @@
 //! Takes connections at the peer port: TLS first, then whose they are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
+use super::farewell::Farewell;
 use super::gate::is_member;
 use super::strangers::{Strangers, Turned};
 use crate::decided::Decided;
@@ -30,6 +31,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 4_096;
 /// Connections through their handshake that wait to be served.
 const QUEUE: usize = 64;
+/// Between two looks at who is no longer a member.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Wait after a failure to accept, so that a lasting one does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 
@@ -79,11 +82,12 @@ pub(crate) fn accept(
     tls: Arc<Tls>,
     decided: Decided,
     strangers: Arc<Strangers>,
+    farewell: Farewell,
     stop: CancellationToken,
 ) -> ReceiverStream<io::Result<PeerStream>> {
     let (taken, stream) = mpsc::channel(QUEUE);
     let cuts = Cuts::default();
-    tokio::spawn(keep_cutting(cuts.clone(), decided, stop.clone()));
+    tokio::spawn(keep_cutting(cuts.clone(), decided, farewell, stop.clone()));
     let door =
         Door { tls, strangers, cuts, taken, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
     tokio::spawn(async move {
@@ -104,15 +108,19 @@ pub(crate) fn accept(
     ReceiverStream::new(stream)
 }
 
-/// Cuts the connections of a node as soon as this one knows that it was removed.
-async fn keep_cutting(cuts: Cuts, decided: Decided, stop: CancellationToken) {
+/// Cuts the connections of a node a moment after this one knows that it was removed.
+async fn keep_cutting(cuts: Cuts, decided: Decided, farewell: Farewell, stop: CancellationToken) {
     let mut changes = decided.changes();
+    let mut before = BTreeSet::new();
     loop {
         changes.borrow_and_update();
         let state = decided.state();
-        cuts.cut(|node| is_member(&state, node));
+        farewell.observe(&before, &state);
+        before = state.nodes.keys().copied().collect();
+        cuts.cut(|node| is_member(&state, node) || farewell.lasts(node));
         tokio::select! {
             () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
             changed = changes.changed() => if changed.is_err() { return },
         }
     }

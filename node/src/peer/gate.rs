@@ -11,9 +11,12 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::accept::Caller;
+use super::farewell::Farewell;
 use super::strangers::{Strangers, Turned};
 use crate::decided::Decided;
 
+/// The reason that a node gets which was removed.
+pub(crate) const NODE_REMOVED: &str = "NODE_REMOVED";
 /// What a node without a certificate may ask: it shows a token there.
 const OPEN: &str = "/nigh.peer.v1.Control/Join";
 
@@ -41,6 +44,8 @@ pub(crate) struct Gate {
     pub(crate) decided: Decided,
     /// Counts those who are not.
     pub(crate) strangers: Arc<Strangers>,
+    /// Who was one until a moment ago.
+    pub(super) farewell: Farewell,
 }
 
 impl<S> Layer<S> for Gate {
@@ -76,7 +81,11 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let caller = request.extensions().get::<Caller>().and_then(|caller| caller.node);
-        let judged = judge(request.uri().path(), caller, &self.gate.decided.now().state);
+        let leaving = caller.is_some_and(|node| self.gate.farewell.lasts(node));
+        let judged = match leaving {
+            true => Ok(()),
+            false => judge(request.uri().path(), caller, &self.gate.decided.now().state),
+        };
         match judged {
             Ok(()) => Box::pin(self.inner.call(request)),
             Err(why) => {
@@ -90,7 +99,7 @@ where
 
 fn refusal(why: Turned) -> Status {
     let (reason, message) = match why {
-        Turned::Removed => ("NODE_REMOVED", "this node was removed from the cluster"),
+        Turned::Removed => (NODE_REMOVED, "this node was removed from the cluster"),
         _ => ("NO_CERTIFICATE", "only members of the cluster may ask this: show a certificate"),
     };
     nigh_proto::status::of_kind(Kind::Denied, reason, message)

@@ -3,6 +3,7 @@
 mod accept;
 mod delay;
 mod dial;
+mod farewell;
 mod gate;
 mod health;
 mod link;
@@ -11,7 +12,7 @@ mod pool;
 mod server;
 mod strangers;
 
-pub(crate) use gate::caller;
+pub(crate) use gate::{NODE_REMOVED, caller};
 pub(crate) use link::Link;
 pub(crate) use ping::keep_measuring;
 pub(crate) use pool::{Lane, Peers};

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use super::accept::accept;
+use super::farewell::Farewell;
 use super::gate::Gate;
 use super::pool::WINDOW_BYTES;
 use super::strangers::Strangers;
@@ -55,13 +56,21 @@ impl<A: Artifacts, G: Gossip, I: Invoke, L: Logs> PeerServer<A, G, I, L> {
     pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let max = MESSAGE_BYTES_MAX;
         let (decided, strangers) = (self.decided, self.strangers);
-        let incoming = accept(listener, self.tls, decided.clone(), strangers.clone(), stop.clone());
+        let farewell = Farewell::default();
+        let incoming = accept(
+            listener,
+            self.tls,
+            decided.clone(),
+            strangers.clone(),
+            farewell.clone(),
+            stop.clone(),
+        );
         let served = Server::builder()
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-            .layer(Gate { decided, strangers })
+            .layer(Gate { decided, strangers, farewell })
             .add_service(
                 RaftServer::new(self.raft)
                     .max_decoding_message_size(max)
