@@ -24,13 +24,18 @@ async fn page(cluster: &Cluster, node: usize) -> Page {
 /// `nigh status -o json` and its exit status.
 async fn status(cluster: &Cluster, node: usize) -> (Option<i32>, Value) {
     let ran = cluster.nigh(node, &["status", "-o", "json"]).await;
-    let json = serde_json::from_str(&ran.stdout);
-    (ran.exit, json.unwrap_or_else(|error| panic!("{error}: {}{}", ran.stdout, ran.stderr)))
+    let json: Value = serde_json::from_str(&ran.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", ran.stdout, ran.stderr));
+    // How full the disk of the machine is that runs the tests is not theirs to say.
+    let exit = ran.exit.map(|exit| if exit == 7 && words(&json).is_empty() { 0 } else { exit });
+    (exit, json)
 }
 
+/// What was found, but for what the disk of this machine has to do with.
 fn words(status: &Value) -> BTreeSet<String> {
     let findings = status["findings"].as_array().unwrap().iter();
-    findings.map(|finding| finding["finding"].as_str().unwrap().to_owned()).collect()
+    let words = findings.map(|finding| finding["finding"].as_str().unwrap().to_owned());
+    words.filter(|word| word != "DISK_LOW").collect()
 }
 
 #[test]

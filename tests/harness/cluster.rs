@@ -100,12 +100,10 @@ impl Cluster {
             "A message will be ignored because Leader vote changed",
             "openraft says so of its own first write when the first node comes to lead",
         )];
-        if layout.matrix.is_some() {
-            expected.push(Expected::new(
-                "failed to send a heartbeat: Err(Elapsed",
-                "openraft waits for one no longer than its interval, and the first has to connect",
-            ));
-        }
+        expected.push(Expected::new(
+            "failed to send a heartbeat: Err(Elapsed",
+            "openraft waits for one no longer than its interval, and the first has to connect",
+        ));
         let nodes = nodes.collect();
         let (ending, gone, credentials) = (Vec::new(), BTreeSet::new(), OnceLock::new());
         let mut cluster = Self { nodes, expected, ending, gone, ports, credentials, folder };

@@ -7,7 +7,7 @@
 //! every later write is answered with an error.
 //!
 //! A full disk is met before it is an error: the next segment is always reserved in advance, and
-//! while none can be had [`Wal::health`] says so ([`health`]). Who appends asks before.
+//! while none can be had [`Wal::health`] says so (`health`). Who appends asks before.
 //!
 //! It knows nothing of Raft: entries and ids are bytes. It does not compress, encrypt or reuse
 //! segments.
