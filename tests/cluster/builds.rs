@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::{App, Cluster, Layout, Needs, Seen, component, run, wait_until};
 
-/// Where the build is that lacks the newest commands: `.ci/run` makes it.
+/// Where the build is that lacks the newest commands.
 const PREVIOUS: &str = "NIGH_PREVIOUS_BUILD";
 const LIMIT: Duration = Duration::from_secs(30);
 
