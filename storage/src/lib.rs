@@ -23,6 +23,6 @@ pub use disk::{Disk, RealDisk, WatchedDisk};
 pub use error::Error;
 pub use identity::{DataDir, Identity};
 pub use raft::{LogStore, StateMachine, TypeConfig};
-pub use secret::SecretFile;
+pub use secret::{SecretFile, SecretFolder};
 pub use state::{StateSaver, StateStore};
 pub use stores::{Options, Stores};

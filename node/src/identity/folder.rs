@@ -1,39 +1,42 @@
 //! `identity/` in the data folder: certificate and key of this node, whom it trusts, and on
 //! voters the key of the authority, sealed. Everything in it is for its owner's eyes only.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use nigh_model::Digest;
 use nigh_model::trust::{Authority, Trust};
+use nigh_storage::{DataDir, SecretFile, SecretFolder};
+use rustls::pki_types::pem::{PemObject as _, SectionKind};
 use zeroize::Zeroizing;
 
 use super::sealed::SealKey;
-use super::{IdentityError, Signer};
+use super::{IdentityError, Material, Signer};
 use crate::clock;
 
-const FOLDER_NAME: &str = "identity";
-/// The certificate of this node, in PEM.
-const CERTIFICATE_NAME: &str = "node.pem";
-/// Its private key, PKCS #8 in PEM.
-const KEY_NAME: &str = "node.key";
+/// The certificate of this node, its issuer's and its private key, in PEM: one file, so that a
+/// crash never leaves the one without the other.
+const NODE_NAME: &str = "node.pem";
 /// Whom this node trusts, for people and tools: certificates in PEM.
 const AUTHORITIES_NAME: &str = "ca.pem";
 /// The same with all that belongs to it, for this node.
 const TRUST_NAME: &str = "trust.json";
 /// What the authority's key is sealed with, where the operator gives nothing else.
 const SEAL_NAME: &str = "seal.key";
-const TEMPORARY_SUFFIX: &str = ".new";
-const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+/// What an admin holds, in the data folder of the node that began the cluster.
+const ADMIN_NAME: &str = "admin.toml";
 
-/// The identity folder of a node. All methods block.
+/// The identity folder of a node. Methods block where they say that the disk may answer.
 #[derive(Clone)]
 pub(crate) struct IdentityFolder {
-    path: PathBuf,
+    secrets: SecretFolder,
     seal: SealKey,
+    admin: SecretFile,
+    /// The authorities whose keys are here.
+    held: Arc<Mutex<BTreeSet<Digest>>>,
 }
 
 impl IdentityFolder {
@@ -42,63 +45,69 @@ impl IdentityFolder {
     ///
     /// # Errors
     /// What the disk answers, or the key file is none.
-    pub(crate) fn open(data: &Path, key_file: Option<&Path>) -> Result<Self, IdentityError> {
-        let path = data.join(FOLDER_NAME);
-        if !path.exists() {
-            let made = fs::DirBuilder::new().mode(FOLDER_MODE).create(&path);
-            made.map_err(|source| io_error("make", &path, source))?;
-            sync_folder(data)?;
-        }
-        let mut folder = Self { path, seal: SealKey::of(&[]) };
-        folder.seal = match key_file {
+    pub(crate) fn open(data: &DataDir, key_file: Option<&Path>) -> Result<Self, IdentityError> {
+        let secrets = SecretFolder::open(data)?;
+        let seal = match key_file {
             Some(file) => SealKey::of_file(file)?,
-            None => match folder.read(SEAL_NAME)? {
-                Some(material) => SealKey::of(&material),
-                None => {
-                    let material = Zeroizing::new(clock::random_bytes::<32>());
-                    folder.write(SEAL_NAME, material.as_slice())?;
-                    SealKey::of(material.as_slice())
-                }
-            },
+            None => seal_beside(&secrets.file(SEAL_NAME))?,
         };
-        Ok(folder)
+        let held = secrets.names()?.iter().filter_map(|name| authority_of(name)).collect();
+        let admin = secrets.elsewhere(&data.path().join(ADMIN_NAME));
+        Ok(Self { secrets, seal, admin, held: Arc::new(Mutex::new(held)) })
+    }
+
+    /// The file of the first admin's credentials.
+    pub(super) fn admin(&self) -> &SecretFile {
+        &self.admin
+    }
+
+    /// A file that is written as the secrets here are, and lies where an operator wants it.
+    pub(super) fn elsewhere(&self, path: &Path) -> SecretFile {
+        self.secrets.elsewhere(path)
     }
 
     /// The certificate and key of this node and whom it trusts; none when it has none yet.
     ///
     /// # Errors
     /// What the disk answers, or a file is damaged.
-    pub(crate) fn load(&self) -> Result<Option<super::Material>, IdentityError> {
-        let (Some(certificate), Some(key), Some(trust)) =
-            (self.read(CERTIFICATE_NAME)?, self.read(KEY_NAME)?, self.read(TRUST_NAME)?)
-        else {
+    pub(crate) fn load(&self) -> Result<Option<Material>, IdentityError> {
+        let (Some(own), Some(trust)) = (self.read(NODE_NAME)?, self.read(TRUST_NAME)?) else {
             return Ok(None);
         };
-        let mut certificates = self.pem(CERTIFICATE_NAME, &certificate)?.into_iter();
-        let missing = || self.damaged(CERTIFICATE_NAME, "it holds no certificate and its issuer");
-        let certificate = certificates.next().ok_or_else(missing)?;
-        let issuer = Digest::of(&certificates.next().ok_or_else(missing)?);
-        let key = self.pem(KEY_NAME, &key)?.into_iter().next();
-        let key = key.ok_or_else(|| self.damaged(KEY_NAME, "it holds no key"))?;
+        let mut certificates = Vec::new();
+        let mut key = None;
+        for block in <(SectionKind, Vec<u8>)>::pem_slice_iter(&own) {
+            match block.map_err(|_| self.damaged(NODE_NAME, "it is no PEM"))? {
+                (SectionKind::Certificate, der) => certificates.push(der),
+                (SectionKind::PrivateKey, der) => key = Some(Zeroizing::new(der)),
+                _ => {}
+            }
+        }
+        let (Ok([certificate, issuer]), Some(key)) = (<[Vec<u8>; 2]>::try_from(certificates), key)
+        else {
+            let why = "it does not hold a certificate, its issuer and a key";
+            return Err(self.damaged(NODE_NAME, why));
+        };
         let trust: Trust = serde_json::from_slice(&trust)
             .map_err(|error| self.damaged(TRUST_NAME, error.to_string()))?;
-        let key = Zeroizing::new(key);
-        Ok(Some(super::Material { certificate, issuer, key, trust }))
+        Ok(Some(Material { certificate, issuer: Digest::of(&issuer), key, trust }))
     }
 
-    /// Keeps a certificate and its key. The key first: a certificate without it is of no use.
+    /// Keeps a certificate and its key.
     ///
     /// # Errors
-    /// What the disk answers.
-    pub(crate) fn keep(&self, material: &super::Material) -> Result<(), IdentityError> {
+    /// What the disk answers, or the issuer is not trusted; what was kept before stays.
+    pub(crate) fn keep(&self, material: &Material) -> Result<(), IdentityError> {
+        let issuer = material.trust.authority(material.issuer).ok_or_else(|| {
+            IdentityError::Invalid("a certificate by an authority that is not trusted".to_owned())
+        })?;
         self.keep_trust(&material.trust)?;
-        let key = Zeroizing::new(encode("PRIVATE KEY", &material.key));
-        self.write(KEY_NAME, key.as_bytes())?;
-        let issuer = material.trust.authority(material.issuer);
-        let issuer =
-            issuer.map_or_else(String::new, |issuer| encode("CERTIFICATE", &issuer.certificate));
-        let chain = encode("CERTIFICATE", &material.certificate) + &issuer;
-        self.write(CERTIFICATE_NAME, chain.as_bytes())
+        let own = Zeroizing::new(
+            encode("CERTIFICATE", &material.certificate)
+                + &encode("CERTIFICATE", &issuer.certificate)
+                + &encode("PRIVATE KEY", &material.key),
+        );
+        Ok(self.secrets.file(NODE_NAME).write(own.as_bytes())?)
     }
 
     /// Keeps whom this node trusts.
@@ -106,9 +115,19 @@ impl IdentityFolder {
     /// # Errors
     /// What the disk answers.
     pub(crate) fn keep_trust(&self, trust: &Trust) -> Result<(), IdentityError> {
-        self.write(AUTHORITIES_NAME, authorities_pem(trust).as_bytes())?;
+        self.secrets.file(AUTHORITIES_NAME).write(authorities_pem(trust).as_bytes())?;
         let json = serde_json::to_vec(trust).expect("trust is lists and strings");
-        self.write(TRUST_NAME, &json)
+        Ok(self.secrets.file(TRUST_NAME).write(&json)?)
+    }
+
+    /// Whether the key of an authority is here. Asks no disk.
+    pub(crate) fn holds(&self, id: Digest) -> bool {
+        self.held().contains(&id)
+    }
+
+    /// The authorities whose keys are here. Asks no disk.
+    pub(crate) fn signers(&self) -> Vec<Digest> {
+        self.held().iter().copied().collect()
     }
 
     /// The key of an authority, if it is here.
@@ -131,25 +150,9 @@ impl IdentityFolder {
     pub(crate) fn keep_signer(&self, signer: &Signer) -> Result<(), IdentityError> {
         let id = signer.authority().id();
         let sealed = self.seal.seal(&signer.key(), id.as_bytes())?;
-        self.write(&signer_name(id), &sealed)
-    }
-
-    /// The authorities whose keys are here.
-    ///
-    /// # Errors
-    /// What the disk answers.
-    pub(crate) fn signers(&self) -> Result<Vec<Digest>, IdentityError> {
-        let list = |source| io_error("list", &self.path, source);
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(list)? {
-            let name = entry.map_err(list)?.file_name();
-            let id: Option<Digest> = name.to_str().and_then(|name| {
-                let id = name.strip_prefix("authority-")?.strip_suffix(".key")?;
-                format!("sha256:{id}").parse().ok()
-            });
-            found.extend(id);
-        }
-        Ok(found)
+        self.secrets.file(&signer_name(id)).write(&sealed)?;
+        self.held().insert(id);
+        Ok(())
     }
 
     /// Forgets the key of an authority.
@@ -157,42 +160,23 @@ impl IdentityFolder {
     /// # Errors
     /// What the disk answers.
     pub(crate) fn forget_signer(&self, id: Digest) -> Result<(), IdentityError> {
-        let path = self.path.join(signer_name(id));
-        match fs::remove_file(&path) {
-            Ok(()) => sync_folder(&self.path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(io_error("remove", &path, source)),
+        if self.held().remove(&id) {
+            self.secrets.file(&signer_name(id)).remove()?;
         }
+        Ok(())
     }
 
-    /// Writes a secret file of this folder, durably: all of it or nothing.
-    ///
-    /// # Errors
-    /// What the disk answers.
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), IdentityError> {
-        write_secret(&self.path.join(name), bytes)
+    fn held(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a file of this folder; none if there is none.
-    ///
-    /// # Errors
-    /// What the disk answers.
-    pub(crate) fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityError> {
-        let path = self.path.join(name);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(io_error("read", &path, source)),
-        }
-    }
-
-    fn pem(&self, name: &str, text: &[u8]) -> Result<Vec<Vec<u8>>, IdentityError> {
-        let blocks = rustls_pem(text);
-        blocks.ok_or_else(|| self.damaged(name, "it is no PEM"))
+    fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityError> {
+        Ok(self.secrets.file(name).read()?.map(Zeroizing::new))
     }
 
     fn damaged(&self, name: &str, why: impl Into<String>) -> IdentityError {
-        IdentityError::Damaged { path: self.path.join(name), why: why.into() }
+        let path = self.secrets.file(name).path().clone();
+        IdentityError::Damaged { path, why: why.into() }
     }
 }
 
@@ -201,46 +185,28 @@ pub(crate) fn authorities_pem(trust: &Trust) -> String {
     trust.authorities.iter().map(|known| encode("CERTIFICATE", &known.certificate)).collect()
 }
 
-/// Writes a file that only its owner may read, durably: all of it or nothing.
-///
-/// # Errors
-/// What the disk answers.
-pub(super) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(TEMPORARY_SUFFIX);
-    let temporary = PathBuf::from(temporary);
-    let written = (|| {
-        // One that a crash left behind may have other rights.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    written.map_err(|source| io_error("write", path, source))?;
-    sync_folder(path.parent().unwrap_or(path))
-}
-
-fn sync_folder(path: &Path) -> Result<(), IdentityError> {
-    let synced = File::open(path).and_then(|folder| folder.sync_all());
-    synced.map_err(|source| io_error("sync", path, source))
+/// The key that lies in the folder itself, made if missing.
+fn seal_beside(file: &SecretFile) -> Result<SealKey, IdentityError> {
+    if let Some(material) = file.read()? {
+        return Ok(SealKey::of(&Zeroizing::new(material)));
+    }
+    let material = Zeroizing::new(clock::random_bytes::<32>());
+    file.write(material.as_slice())?;
+    Ok(SealKey::of(material.as_slice()))
 }
 
 fn signer_name(id: Digest) -> String {
     format!("authority-{}.key", id.hex())
 }
 
-fn io_error(what: &'static str, path: &Path, source: io::Error) -> IdentityError {
-    IdentityError::Io { what, path: path.to_owned(), source }
+fn authority_of(name: &str) -> Option<Digest> {
+    let id = name.strip_prefix("authority-")?.strip_suffix(".key")?;
+    format!("sha256:{id}").parse().ok()
 }
 
+/// A block of PEM (RFC 7468).
 fn encode(label: &str, der: &[u8]) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let text = STANDARD.encode(der);
     let mut out = format!("-----BEGIN {label}-----\n");
     for line in text.as_bytes().chunks(64) {
         out.extend(line.iter().map(|byte| char::from(*byte)));
@@ -249,18 +215,13 @@ fn encode(label: &str, der: &[u8]) -> String {
     out + &format!("-----END {label}-----\n")
 }
 
-/// The contents of the blocks of a PEM file (RFC 7468).
-fn rustls_pem(text: &[u8]) -> Option<Vec<Vec<u8>>> {
-    use rustls::pki_types::pem::{PemObject as _, SectionKind};
-    let blocks = <(SectionKind, Vec<u8>)>::pem_slice_iter(text);
-    blocks.map(|block| Some(block.ok()?.1)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Material, Request, Subject};
+    use crate::identity::{Request, Subject};
     use nigh_model::{ClusterId, NodeId};
+    use nigh_storage::secret::SECRETS_FOLDER;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
 
@@ -279,14 +240,15 @@ mod tests {
 
     #[test]
     fn what_was_kept_is_loaded_and_nobody_else_may_read_it() {
-        let data = tempfile::tempdir().unwrap();
-        let folder = IdentityFolder::open(data.path(), None).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let data = DataDir::open(place.path()).unwrap();
+        let folder = IdentityFolder::open(&data, None).unwrap();
         assert!(folder.load().unwrap().is_none());
         let (signer, kept) = material();
         folder.keep(&kept).unwrap();
         folder.keep_signer(&signer).unwrap();
 
-        let again = IdentityFolder::open(data.path(), None).unwrap();
+        let again = IdentityFolder::open(&data, None).unwrap();
         let loaded = again.load().unwrap().unwrap();
         assert_eq!(loaded.certificate, kept.certificate);
         assert_eq!(loaded.issuer, kept.issuer);
@@ -294,9 +256,9 @@ mod tests {
         assert_eq!(loaded.trust, kept.trust);
         let known = again.signer(&signer.authority()).unwrap().unwrap();
         assert_eq!(known.key().as_slice(), signer.key().as_slice());
-        assert_eq!(again.signers().unwrap(), [signer.authority().id()]);
+        assert_eq!(again.signers(), [signer.authority().id()]);
 
-        let identity = data.path().join(FOLDER_NAME);
+        let identity = data.path().join(SECRETS_FOLDER);
         assert_eq!(fs::metadata(&identity).unwrap().permissions().mode() & 0o777, 0o700);
         for entry in fs::read_dir(&identity).unwrap() {
             let path = entry.unwrap().path();
@@ -305,21 +267,23 @@ mod tests {
         }
         again.forget_signer(signer.authority().id()).unwrap();
         assert!(again.signer(&signer.authority()).unwrap().is_none());
+        assert!(!again.holds(signer.authority().id()));
     }
 
     #[test]
     fn the_key_of_the_authority_is_sealed_and_opens_only_with_the_operators_key() {
-        let data = tempfile::tempdir().unwrap();
-        let (own, other) = (data.path().join("own"), data.path().join("other"));
+        let place = tempfile::tempdir().unwrap();
+        let (own, other) = (place.path().join("own"), place.path().join("other"));
+        let data = DataDir::open(&place.path().join("data")).unwrap();
         fs::write(&own, [1; 32]).unwrap();
         fs::write(&other, [2; 32]).unwrap();
         let (signer, _) = material();
-        let folder = IdentityFolder::open(data.path(), Some(&own)).unwrap();
+        let folder = IdentityFolder::open(&data, Some(&own)).unwrap();
         folder.keep_signer(&signer).unwrap();
-        let path = data.path().join(FOLDER_NAME).join(signer_name(signer.authority().id()));
+        let path = data.path().join(SECRETS_FOLDER).join(signer_name(signer.authority().id()));
         let bytes = fs::read(path).unwrap();
         assert!(!bytes.windows(16).any(|window| signer.key().windows(16).any(|key| key == window)));
-        let folder = IdentityFolder::open(data.path(), Some(&other)).unwrap();
+        let folder = IdentityFolder::open(&data, Some(&other)).unwrap();
         let error = folder.signer(&signer.authority()).err().unwrap().to_string();
         assert!(error.contains("another key"), "{error}");
     }

@@ -1,7 +1,8 @@
 //! Keeps this node's identity up to date: trusts whom the cluster trusts, renews its certificate
 //! in time, holds the authority's key while it votes and forgets it when it no longer does.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nigh_model::trust::{Authority, Trust};
@@ -25,7 +26,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// being elected, are over by then.
 const FAILING_MAX: Duration = Duration::from_secs(10);
 /// A node that has not voted for this long forgets the authority's key: votes move when nodes
-/// restart, and come back.
+/// restart, and come back. So does any node with the key of an authority that has not been
+/// trusted for this long.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// This node's identity as its parts use it.
@@ -53,18 +55,28 @@ impl Own {
         Ok(Self { tls, life, folder, held: Arc::new(Mutex::new(material)) })
     }
 
+    /// Whether the key of the authority that signs is here.
+    pub(crate) fn can_sign(&self, trust: &Trust) -> bool {
+        trust.signing.is_some_and(|id| self.folder.holds(id))
+    }
+
+    /// Whether the key of this authority is here.
+    pub(crate) fn holds(&self, id: Digest) -> bool {
+        self.folder.holds(id)
+    }
+
     /// Signs a certificate for a node, if the key of the authority that signs is here.
     ///
     /// # Errors
     /// What was asked is no request, or the disk does not give the key.
-    pub(crate) fn sign(
+    pub(crate) async fn sign(
         &self,
         trust: &Trust,
         request: &[u8],
         subject: &Subject,
     ) -> Result<Option<(Vec<u8>, Digest)>, IdentityError> {
         let Some(authority) = trust.signer() else { return Ok(None) };
-        let Some(signer) = self.folder.signer(authority)? else { return Ok(None) };
+        let Some(signer) = self.signer(authority).await? else { return Ok(None) };
         let signed = signer.sign(request, subject, clock::now_ms(), self.life)?;
         Ok(Some((signed, authority.id())))
     }
@@ -73,36 +85,59 @@ impl Own {
     ///
     /// # Errors
     /// What the disk answers.
-    pub(crate) fn signer(&self, authority: &Authority) -> Result<Option<Signer>, IdentityError> {
-        self.folder.signer(authority)
+    pub(crate) async fn signer(
+        &self,
+        authority: &Authority,
+    ) -> Result<Option<Signer>, IdentityError> {
+        let authority = authority.clone();
+        self.on_disk(move |folder| folder.signer(&authority)).await
     }
 
-    /// Keeps the key of a new authority.
+    /// Keeps the key of an authority.
     ///
     /// # Errors
     /// What the disk answers.
-    pub(crate) fn keep_signer(&self, signer: &Signer) -> Result<(), IdentityError> {
-        self.folder.keep_signer(signer)
+    pub(crate) async fn keep_signer(&self, signer: Signer) -> Result<(), IdentityError> {
+        self.on_disk(move |folder| folder.keep_signer(&signer)).await
     }
 
-    /// Trusts these authorities from now on.
-    fn adopt(&self, trust: &Trust) -> Result<bool, IdentityError> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if trust.authorities.is_empty() || held.trust == *trust {
-            return Ok(false);
-        }
-        self.folder.keep_trust(trust)?;
-        held.trust = trust.clone();
-        self.tls.renew(&held)?;
+    /// Trusts these authorities from now on; whether that is a change.
+    async fn adopt(&self, trust: &Trust) -> Result<bool, IdentityError> {
+        let material = {
+            let held = self.held();
+            if trust.authorities.is_empty() || held.trust == *trust {
+                return Ok(false);
+            }
+            Material { trust: trust.clone(), ..held.clone() }
+        };
+        let trust = trust.clone();
+        self.on_disk(move |folder| folder.keep_trust(&trust)).await?;
+        self.tls.renew(&material)?;
+        *self.held() = material;
         Ok(true)
     }
 
     /// Uses this certificate from now on.
-    fn replace(&self, material: Material) -> Result<(), IdentityError> {
-        self.folder.keep(&material)?;
+    async fn replace(&self, material: Material) -> Result<(), IdentityError> {
+        let kept = material.clone();
+        self.on_disk(move |folder| folder.keep(&kept)).await?;
         self.tls.renew(&material)?;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = material;
+        *self.held() = material;
         Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Material> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what may wait for the disk where waiting holds nobody up.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&IdentityFolder) -> Result<T, IdentityError> + Send + 'static,
+    ) -> Result<T, IdentityError> {
+        let folder = self.folder.clone();
+        let done = tokio::task::spawn_blocking(move || work(&folder)).await;
+        done.unwrap_or_else(|error| Err(IdentityError::Invalid(error.to_string())))
     }
 
     /// When the certificate is to be renewed.
@@ -118,8 +153,7 @@ impl Own {
     /// What others are told of it: when it ends, who signed it, whom it trusts last.
     pub(crate) fn summary(&self) -> Summary {
         let now = self.tls.now();
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = held.trust.authorities.last().map(Authority::id);
+        let newest = self.held().trust.authorities.last().map(Authority::id);
         Summary { expires_ms: now.leaf.expires_ms, issuer: now.issuer, newest }
     }
 }
@@ -148,11 +182,12 @@ impl Keeper {
     pub(crate) async fn keep(self, stop: CancellationToken) {
         let mut changes = self.control.decided.changes();
         let mut last_voted = Instant::now();
+        let mut strays = BTreeMap::new();
         let mut failing_since: Option<Instant> = None;
         let mut said = false;
         loop {
             changes.borrow_and_update();
-            let done = self.step(&mut last_voted).await;
+            let done = self.step(&mut last_voted, &mut strays).await;
             match &done {
                 Ok(()) => (failing_since, said) = (None, false),
                 Err(error) => {
@@ -176,13 +211,17 @@ impl Keeper {
         }
     }
 
-    async fn step(&self, last_voted: &mut Instant) -> Result<(), IdentityError> {
+    async fn step(
+        &self,
+        last_voted: &mut Instant,
+        strays: &mut BTreeMap<Digest, Instant>,
+    ) -> Result<(), IdentityError> {
         let state = self.control.decided.state();
         let trust = state.trust.as_ref();
         if trust.authorities.is_empty() {
             return Ok(());
         }
-        if self.own.adopt(trust)? {
+        if self.own.adopt(trust).await? {
             tracing::info!(
                 authorities = trust.authorities.len(),
                 "the trusted authorities changed"
@@ -192,15 +231,20 @@ impl Keeper {
         if voters.contains(&self.control.own) {
             *last_voted = Instant::now();
             for authority in &trust.authorities {
-                if self.own.folder.signer(authority)?.is_none() {
+                if !self.own.holds(authority.id()) {
                     self.fetch_key(authority, &voters).await?;
                 }
             }
         }
         let votes_no_more = !voters.is_empty() && last_voted.elapsed() > FORGET_AFTER;
-        for id in self.own.folder.signers()? {
-            if votes_no_more || trust.authority(id).is_none() {
-                self.own.folder.forget_signer(id)?;
+        let held = self.own.folder.signers();
+        strays.retain(|id, _| held.contains(id) && trust.authority(*id).is_none());
+        for id in held {
+            // A new authority's key is here a moment before anybody trusts it.
+            let stray = trust.authority(id).is_none()
+                && strays.entry(id).or_insert_with(Instant::now).elapsed() > FORGET_AFTER;
+            if votes_no_more || stray {
+                self.own.on_disk(move |folder| folder.forget_signer(id)).await?;
                 tracing::info!(authority = %id, "forgot the key of an authority");
             }
         }
@@ -225,7 +269,7 @@ impl Keeper {
             match timeout(ASK_TIMEOUT, client.authority_key(request)).await {
                 Ok(Ok(answer)) => {
                     let key = zeroize::Zeroizing::new(answer.into_inner().key.to_vec());
-                    self.own.folder.keep_signer(&Signer::from_parts(authority, &key)?)?;
+                    self.own.keep_signer(Signer::from_parts(authority, &key)?).await?;
                     tracing::info!(authority = %id, from = %voter, "holds the key of the authority");
                     return Ok(());
                 }
@@ -238,7 +282,7 @@ impl Keeper {
 
     async fn renew(&self, trust: &Trust, voters: &[NodeId]) -> Result<(), IdentityError> {
         let asked = Request::new()?;
-        let (certificate, issuer) = match self.sign_here(trust, &asked.request)? {
+        let (certificate, issuer) = match self.sign_here(trust, &asked.request).await? {
             Some(signed) => signed,
             None => self.sign_there(&asked.request, voters).await?,
         };
@@ -248,18 +292,18 @@ impl Keeper {
             return Err(IdentityError::Invalid(format!("this node was given {why}")));
         }
         let trust = trust.clone();
-        self.own.replace(Material { certificate, issuer, key: asked.key, trust })?;
+        self.own.replace(Material { certificate, issuer, key: asked.key, trust }).await?;
         tracing::info!(authority = %issuer, "the certificate was renewed");
         Ok(())
     }
 
-    fn sign_here(
+    async fn sign_here(
         &self,
         trust: &Trust,
         request: &[u8],
     ) -> Result<Option<(Vec<u8>, Digest)>, IdentityError> {
         let Some(subject) = subject(&self.control, self.control.own) else { return Ok(None) };
-        self.own.sign(trust, request, &subject)
+        self.own.sign(trust, request, &subject).await
     }
 
     async fn sign_there(

@@ -20,7 +20,7 @@ pub(crate) use folder::{IdentityFolder, authorities_pem};
 pub(crate) use keeper::{Keeper, Own, hosts, subject};
 pub(crate) use tls::{Material, Tls, pinned_client};
 
-use nigh_model::{ClusterId, NodeId};
+use nigh_model::{ClusterId, Kind, NodeId};
 use rustls::pki_types::ServerName;
 
 /// A name that the certificate of every node carries: who does not mean a certain node asks
@@ -56,6 +56,9 @@ pub enum IdentityError {
         /// What the disk said.
         source: std::io::Error,
     },
+    /// The data folder does not do what it should.
+    #[error(transparent)]
+    Storage(#[from] nigh_storage::Error),
     /// A file is not what it should be.
     #[error("{path} is damaged: {why}")]
     Damaged {
@@ -67,4 +70,26 @@ pub enum IdentityError {
     /// A certificate or key is not what it should be.
     #[error("{0}")]
     Invalid(String),
+    /// Another cluster would be begun beside the first.
+    #[error(
+        "{path} holds a token of a cluster that was begun before, and this data folder is empty: \
+         beginning here would make a second cluster. If this node's data was lost, start it with \
+         --join and --join-token @{path} in place of --bootstrap; to begin anew, remove that file"
+    )]
+    BegunBefore {
+        /// The file that is there already.
+        path: std::path::PathBuf,
+    },
+}
+
+impl IdentityError {
+    /// What the caller should do about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Storage(error) => error.kind(),
+            Self::Io { .. } => Kind::Invalid,
+            Self::Damaged { .. } | Self::Invalid(_) => Kind::Corrupt,
+            Self::BegunBefore { .. } => Kind::Conflict,
+        }
+    }
 }

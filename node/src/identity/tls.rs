@@ -27,6 +27,7 @@ pub(crate) const PEER_ALPN: &[u8] = b"nigh-peer/1";
 const API_ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The certificate of a node, its key, and whom it trusts.
+#[derive(Clone)]
 pub(crate) struct Material {
     /// The certificate, in DER.
     pub(crate) certificate: Vec<u8>,
