@@ -1,18 +1,19 @@
 //! How a command changes the state. Pure: the same log gives the same state on every node.
 
 mod access;
+mod apps;
+mod nodes;
 mod restore;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::audit::AuditEntry;
-use crate::command::{Command, Envelope, NodeSpec, Outcome, Refusal, Reply};
+use crate::command::{Command, Envelope, Outcome, Reply};
 use crate::ids::{AppName, FunctionRef, NodeId, RequestId, RevisionId};
-use crate::limits::{AUDIT_KEPT, REPLIES_KEPT, REVISIONS_KEPT};
-use crate::route::Route;
-use crate::spec::AppSpec;
-use crate::state::{App, Assignment, Node, Revision, State};
+use crate::limits::{AUDIT_KEPT, REPLIES_KEPT};
+use crate::refusal::Refusal;
+use crate::state::{Assignment, Node, State};
 
 /// What came of a command.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +70,7 @@ pub fn apply_blank(state: &mut State, index: u64) {
 pub fn keep_only(state: &mut State, index: u64, id: NodeId) {
     let others: Vec<NodeId> = state.nodes.keys().copied().filter(|other| *other != id).collect();
     for other in others {
-        forget(state, index, other);
+        nodes::forget(state, index, other);
     }
     if let Some(node) = state.nodes.get(&id).filter(|node| node.draining) {
         let node = Node { draining: false, ..node.as_ref().clone() };
@@ -113,10 +114,10 @@ fn carry_out(
                 access::create_token(&mut begun, envelope.at_ms, token)?;
             }
             *state = begun;
-            register(state, index, NodeId(1), node, events)
+            nodes::register(state, index, NodeId(1), node, events)
         }
         Command::RegisterNode { node, replaces, token } => {
-            check_level(node, level)?;
+            nodes::check_level(node, level)?;
             let holder = state.node_named(node.name.as_str()).map(|holder| holder.id);
             if let Some(token) = token {
                 access::check_join(state, envelope.at_ms, token, node, holder.is_some())?;
@@ -125,26 +126,26 @@ fn carry_out(
                 if Some(id) != *replaces {
                     return Err(Refusal::NodeNameTaken { name: node.name.clone(), id });
                 }
-                forget(state, index, id);
+                nodes::forget(state, index, id);
             }
             if let Some(token) = token {
                 access::burn(state, envelope.at_ms, token);
             }
-            register(state, index, NodeId(index), node, events)
+            nodes::register(state, index, NodeId(index), node, events)
         }
         Command::UpdateNode { id, node } => {
-            check_level(node, level)?;
+            nodes::check_level(node, level)?;
             let known = state.nodes.get(id).ok_or(Refusal::NoSuchNode { id: *id })?;
             if known.name != node.name {
                 return Err(Refusal::NodeNameChanged { id: *id });
             }
-            register(state, index, *id, node, events)
+            nodes::register(state, index, *id, node, events)
         }
         Command::RemoveNode { id } => {
             if !state.nodes.contains_key(id) {
                 return Err(Refusal::NoSuchNode { id: *id });
             }
-            forget(state, index, *id);
+            nodes::forget(state, index, *id);
             state.plan_basis = index;
             events.push(Event::Nodes);
             Ok(Reply::Done)
@@ -160,15 +161,15 @@ fn carry_out(
             Ok(Reply::Done)
         }
         Command::PutRevision { app, spec } => {
-            put_revision(state, index, envelope.at_ms, app, spec, events)
+            apps::put_revision(state, index, envelope.at_ms, app, spec, events)
         }
-        Command::RollOut { app, revision } => roll_out(state, index, app, *revision, events),
-        Command::Activate { app, revision } => activate(state, index, app, *revision, events),
+        Command::RollOut { app, revision } => apps::roll_out(state, index, app, *revision, events),
+        Command::Activate { app, revision } => apps::activate(state, index, app, *revision, events),
         Command::DeleteApp { app } => {
             let gone =
                 state.apps.remove(app).ok_or_else(|| Refusal::NoSuchApp { app: app.clone() })?;
             for revision in gone.revisions.values() {
-                unassign(state, revision);
+                apps::unassign(state, revision);
             }
             state.plan_basis = index;
             events.push(Event::Deleted(app.clone()));
@@ -205,22 +206,14 @@ fn carry_out(
     }
 }
 
-/// A node that does not know what the cluster proposes would halt.
-fn check_level(node: &NodeSpec, level: u32) -> Result<(), Refusal> {
-    if level > 1 && node.feature_level < level {
-        let (name, supports) = (node.name.clone(), node.feature_level);
-        return Err(Refusal::NodeTooOld { name, supports, needed: level });
-    }
-    Ok(())
-}
-
 fn note(state: &mut State, index: u64, envelope: &Envelope, reply: &Outcome) {
     let Envelope { at_ms, by, command, .. } = envelope;
     let entry = AuditEntry::of(index, *at_ms, by.clone(), command, reply);
-    state.audit.insert(index, Arc::new(entry));
-    while state.audit.len() > AUDIT_KEPT {
-        let Some((oldest, _)) = state.audit.get_min().cloned() else { break };
-        state.audit.remove(&oldest);
+    let kept = if by.is_some() { &mut state.audit } else { &mut state.upkeep };
+    kept.insert(index, Arc::new(entry));
+    while kept.len() > AUDIT_KEPT {
+        let Some((oldest, _)) = kept.get_min().cloned() else { break };
+        kept.remove(&oldest);
     }
 }
 
@@ -239,207 +232,6 @@ fn remember(state: &mut State, index: u64, id: &RequestId, reply: &Outcome) {
         state.replies_by_index.remove(&oldest);
         state.replies.remove(&id);
     }
-}
-
-fn register(
-    state: &mut State,
-    index: u64,
-    id: NodeId,
-    spec: &NodeSpec,
-    events: &mut Vec<Event>,
-) -> Outcome {
-    let NodeSpec { name, region, zone, location, addresses, version, feature_level } = spec.clone();
-    // A restart brings no drained node back to work.
-    let draining = state.is_draining(id);
-    let node =
-        Node { id, name, region, zone, location, addresses, version, feature_level, draining };
-    if state.nodes.get(&id).is_some_and(|known| **known == node) {
-        return Ok(Reply::Node(id));
-    }
-    // A node that has moved to another region may no longer hold what is assigned to it.
-    if state.nodes.get(&id).is_some_and(|known| known.region != node.region) {
-        unassign_node(state, id);
-    }
-    state.nodes.insert(id, Arc::new(node));
-    state.plan_basis = index;
-    events.push(Event::Nodes);
-    Ok(Reply::Node(id))
-}
-
-/// Who is removed knows the keys of gossip, so they are to be replaced.
-fn forget(state: &mut State, index: u64, id: NodeId) {
-    state.nodes.remove(&id);
-    state.gossip.stale = index;
-    unassign_node(state, id);
-}
-
-fn unassign_node(state: &mut State, id: NodeId) {
-    let held: Vec<FunctionRef> = state
-        .assignments
-        .iter()
-        .filter(|(_, assignment)| assignment.nodes.contains_key(&id))
-        .map(|(function, _)| function.clone())
-        .collect();
-    for function in held {
-        if let Some(assignment) = state.assignments.get_mut(&function) {
-            Arc::make_mut(assignment).nodes.remove(&id);
-        }
-    }
-}
-
-fn put_revision(
-    state: &mut State,
-    index: u64,
-    at_ms: u64,
-    name: &AppName,
-    spec: &AppSpec,
-    events: &mut Vec<Event>,
-) -> Outcome {
-    spec.check()?;
-    let digest = spec.digest();
-    let known = state.apps.get(name);
-    if let Some(newest) = known.and_then(|app| app.newest())
-        && newest.digest == digest
-    {
-        return Ok(Reply::Revision { id: newest.id, changed: false });
-    }
-    check_routes(state, name, spec)?;
-
-    let id = RevisionId(index + state.revision_offset);
-    let mut app = known.map(|app| app.as_ref().clone()).unwrap_or_else(|| App {
-        name: name.clone(),
-        active: None,
-        rollout: None,
-        revisions: Default::default(),
-        changed: index,
-    });
-    let revision = Revision { id, spec: spec.clone(), digest, created_ms: at_ms };
-    app.revisions.insert(id, Arc::new(revision));
-    app.rollout = Some(id);
-    app.changed = index;
-    retire(state, &mut app);
-    state.apps.insert(name.clone(), Arc::new(app));
-    state.plan_basis = index;
-    events.push(Event::RolledOut(name.clone(), id));
-    Ok(Reply::Revision { id, changed: true })
-}
-
-fn known_revision<'s>(
-    state: &'s State,
-    name: &AppName,
-    id: RevisionId,
-) -> Result<(&'s Arc<App>, &'s Arc<Revision>), Refusal> {
-    let app = state.apps.get(name).ok_or_else(|| Refusal::NoSuchApp { app: name.clone() })?;
-    let revision = app.revisions.get(&id);
-    let missing = || Refusal::NoSuchRevision { app: name.clone(), revision: id };
-    Ok((app, revision.ok_or_else(missing)?))
-}
-
-fn roll_out(
-    state: &mut State,
-    index: u64,
-    name: &AppName,
-    id: RevisionId,
-    events: &mut Vec<Event>,
-) -> Outcome {
-    let (known, revision) = known_revision(state, name, id)?;
-    let coming = (known.active != Some(id)).then_some(id);
-    if known.rollout == coming {
-        return Ok(Reply::Revision { id, changed: false });
-    }
-    // Another app may have got its routes since the revision was put.
-    check_routes(state, name, &revision.spec)?;
-    let mut app = known.as_ref().clone();
-    app.rollout = coming;
-    app.changed = index;
-    retire(state, &mut app);
-    state.apps.insert(name.clone(), Arc::new(app));
-    state.plan_basis = index;
-    events.push(Event::RolledOut(name.clone(), id));
-    Ok(Reply::Revision { id, changed: true })
-}
-
-fn activate(
-    state: &mut State,
-    index: u64,
-    name: &AppName,
-    id: RevisionId,
-    events: &mut Vec<Event>,
-) -> Outcome {
-    let (known, _) = known_revision(state, name, id)?;
-    if known.active == Some(id) {
-        return Ok(Reply::Revision { id, changed: false });
-    }
-    if known.rollout != Some(id) {
-        return Err(Refusal::NotRollingOut { app: name.clone(), revision: id });
-    }
-    let mut app = known.as_ref().clone();
-    app.active = Some(id);
-    app.rollout = None;
-    app.changed = index;
-    retire(state, &mut app);
-    state.apps.insert(name.clone(), Arc::new(app));
-    state.plan_basis = index;
-    events.push(Event::Activated(name.clone(), id));
-    Ok(Reply::Revision { id, changed: true })
-}
-
-/// Drops the oldest revisions beyond those kept, never the active one or the one coming, and
-/// ends the assignments of all that are neither.
-fn retire(state: &mut State, app: &mut App) {
-    let wanted = [app.active, app.rollout];
-    let idle: Vec<RevisionId> =
-        app.revisions.keys().copied().filter(|id| !wanted.contains(&Some(*id))).collect();
-    for id in &idle {
-        if let Some(revision) = app.revisions.get(id) {
-            unassign(state, revision);
-        }
-    }
-    let surplus = app.revisions.len().saturating_sub(REVISIONS_KEPT);
-    for id in idle.iter().take(surplus) {
-        app.revisions.remove(id);
-    }
-}
-
-fn unassign(state: &mut State, revision: &Revision) {
-    for (function, _) in revision.functions() {
-        state.assignments.remove(&function);
-    }
-}
-
-/// A route belongs to one app: no other may hold the same one, nor one below the path that is
-/// another app's by its name.
-fn check_routes(state: &State, name: &AppName, spec: &AppSpec) -> Result<(), Refusal> {
-    let taken = |route: &Route, function: &str, holder: &AppName| Refusal::RouteTaken {
-        route: route.to_string(),
-        function: function.to_owned(),
-        holder: holder.clone(),
-    };
-    for (function, wanted) in
-        spec.functions.iter().flat_map(|(f, s)| s.routes.iter().map(move |route| (f, route)))
-    {
-        if let Some(first) = wanted.first_literal()
-            && first != name.as_str()
-            && let Some(holder) = state.apps.get(first)
-        {
-            return Err(taken(wanted, function.as_str(), &holder.name));
-        }
-        for (app, revision) in state.wanted_revisions().filter(|(app, _)| app.name != *name) {
-            let mut held = revision.spec.functions.values().flat_map(|f| &f.routes);
-            if held.any(|route| route.collides_with(wanted)) {
-                return Err(taken(wanted, function.as_str(), &app.name));
-            }
-        }
-    }
-    let default = Route::default_of(name, None);
-    for (app, revision) in state.wanted_revisions().filter(|(app, _)| app.name != *name) {
-        let mut held = revision.spec.functions.values().flat_map(|f| &f.routes);
-        if held.any(|route| route.first_literal() == Some(name.as_str())) {
-            let function = spec.functions.keys().next().map_or("", |function| function.as_str());
-            return Err(taken(&default, function, &app.name));
-        }
-    }
-    Ok(())
 }
 
 fn place(
@@ -497,6 +289,7 @@ fn check_assignment(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::NodeSpec;
     use crate::ids::{ClusterId, NodeName, Region};
     use crate::state::Addresses;
 

@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::Refusal;
 use crate::ids::BadName;
 use crate::limits::GOSSIP_KEYS_MAX;
+use crate::refusal::Refusal;
 
 /// A gossip key's id: a hash of the key, cut short. It tells nothing of the key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

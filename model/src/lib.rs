@@ -14,6 +14,7 @@ pub mod error;
 pub mod gossip;
 pub mod ids;
 pub mod limits;
+pub mod refusal;
 pub mod route;
 pub mod spec;
 pub mod state;
@@ -21,7 +22,7 @@ pub mod suggest;
 pub mod trust;
 
 pub use apply::{Applied, Event, apply};
-pub use command::{Command, Envelope, Outcome, Refusal, Reply};
+pub use command::{Command, Envelope, Outcome, Reply};
 pub use digest::Digest;
 pub use error::Kind;
 pub use gossip::{AcceptedKey, GossipKeyId, GossipKeys};
@@ -29,5 +30,6 @@ pub use ids::{
     AppName, ClusterId, FunctionName, FunctionRef, NodeId, NodeName, Region, RequestId, RevisionId,
     Zone,
 };
+pub use refusal::Refusal;
 pub use spec::{AppSpec, FunctionSpec};
 pub use state::{Addresses, App, Assignment, Location, Node, Revision, State, Tier};

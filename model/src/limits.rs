@@ -67,7 +67,8 @@ pub const TOKEN_NAME_LENGTH_MAX: usize = 128;
 pub const SPENT_TOKEN_KEPT_MS: u64 = 600_000;
 /// Authorities trusted at once: the one that signs and the one that it takes over from.
 pub const AUTHORITIES_MAX: usize = 2;
-/// Changes that are kept for `nigh operator audit`.
+/// Changes that are kept for `nigh operator audit`: as many that somebody asked for, and as many
+/// that the cluster made by itself.
 pub const AUDIT_KEPT: usize = 2_000;
 
 /// Request and response heads together with their header names and values, in bytes.

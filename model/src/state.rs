@@ -50,9 +50,13 @@ pub struct State {
     /// The tokens by which people, scripts and new nodes are known.
     #[serde(default)]
     pub tokens: Map<TokenId, Arc<Token>>,
-    /// The last changes, by log index.
+    /// The last changes that somebody asked for, by log index.
     #[serde(default)]
     pub audit: Map<u64, Arc<AuditEntry>>,
+    /// The last changes that the cluster made by itself: apart, since they are many and would push
+    /// the others out.
+    #[serde(default)]
+    pub upkeep: Map<u64, Arc<AuditEntry>>,
     /// Commands up to this level may be proposed; 0 until it is raised, which is level 1.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub feature_level: u32,

@@ -319,6 +319,7 @@ fn essence(state: &State) -> State {
         replies: Default::default(),
         replies_by_index: Default::default(),
         audit: Default::default(),
+        upkeep: Default::default(),
         ..state.clone()
     }
 }

@@ -1,7 +1,7 @@
 //! Conversions between messages and the model, with an error for what does not convert.
 
-use nigh_model::command::Refusal;
 use nigh_model::ids::{BadName, FunctionName};
+use nigh_model::refusal::Refusal;
 use nigh_model::spec::{self, AppSpec, BadSpec, FunctionSpec, Invoke};
 
 use crate::v1;

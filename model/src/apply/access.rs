@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::access::{Grant, Token, TokenId};
-use crate::command::{Command, Envelope, NodeSpec, Outcome, Refusal, Reply};
+use crate::command::{Command, Envelope, NodeSpec, Outcome, Reply};
 use crate::digest::Digest;
 use crate::limits::{AUTHORITIES_MAX, SPENT_TOKEN_KEPT_MS, TOKENS_MAX};
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::trust::Authority;
 
@@ -134,6 +135,7 @@ fn drop_authority(state: &mut State, id: Digest) -> Outcome {
 mod tests {
     use super::*;
     use crate::apply::apply;
+    use crate::audit::Actor;
     use crate::command::Envelope;
     use crate::ids::{ClusterId, NodeId};
     use crate::state::Addresses;
@@ -190,8 +192,12 @@ mod tests {
         }
 
         fn at(&mut self, at_ms: u64, command: Command) -> Outcome {
+            self.of(None, at_ms, command)
+        }
+
+        fn of(&mut self, by: Option<Actor>, at_ms: u64, command: Command) -> Outcome {
             self.index += 1;
-            let envelope = Envelope { request_id: None, at_ms, by: None, command };
+            let envelope = Envelope { request_id: None, at_ms, by, command };
             apply(&mut self.state, self.index, &envelope).reply
         }
 
@@ -292,16 +298,21 @@ mod tests {
     fn every_change_is_audited_with_its_result_and_only_so_many_are_kept() {
         let mut cluster = Cluster::new(Vec::new());
         let id = TokenId::from_bytes([1; 8]);
-        let _ = cluster.at(7, Command::RevokeToken { id });
-        let last = cluster.state.audit.get_max().unwrap().1.clone();
+        let _ = cluster.at(7, Command::RevokeToken { id: id.clone() });
+        let last = cluster.state.upkeep.get_max().unwrap().1.clone();
         assert_eq!((last.at_ms, last.action.as_str()), (7, "revoke-token"));
         assert_eq!(last.refused.as_deref(), Some("NO_SUCH_TOKEN"));
-        let first = &cluster.state.audit[&1];
+        let first = &cluster.state.upkeep[&1];
         assert_eq!((first.action.as_str(), first.target.as_str()), ("bootstrap", "n1"));
+        let (token, name, from) = (id.clone(), "ann".to_owned(), "10.0.0.1:1".to_owned());
+        let ann = Actor { token, name, from, entry: NodeId(1) };
+        let _ = cluster.of(Some(ann), 7, Command::RevokeToken { id: id.clone() });
+        let asked = cluster.index;
         for _ in 0..crate::limits::AUDIT_KEPT + 5 {
-            let id = TokenId::from_bytes([1; 8]);
-            let _ = cluster.at(7, Command::RevokeToken { id });
+            let _ = cluster.at(7, Command::RevokeToken { id: id.clone() });
         }
-        assert_eq!(cluster.state.audit.len(), crate::limits::AUDIT_KEPT);
+        assert_eq!(cluster.state.upkeep.len(), crate::limits::AUDIT_KEPT);
+        // What the cluster does by itself pushes nothing out that somebody asked for.
+        assert_eq!(cluster.state.audit.keys().copied().collect::<Vec<_>>(), [asked]);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Event, check_routes};
-use crate::command::{Outcome, Refusal, Reply};
+use super::Event;
+use super::apps::check_routes;
+use crate::command::{Outcome, Reply};
 use crate::limits::REVISIONS_KEPT;
+use crate::refusal::Refusal;
 use crate::state::{App, State};
 
 /// Keeps an app as it is, its revisions with their ids; later revisions get greater ones.

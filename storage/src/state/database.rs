@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fs;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -181,7 +182,7 @@ impl StateStore {
         let mut store = Self { folder: folder.to_owned(), db, tree, saved: state, sum };
         if is_new {
             let begun = store.clear().and_then(|()| store.sync());
-            begun.map_err(|error| Unusable::Broken(error.to_string()))?;
+            begun.map_err(Unusable::Refused)?;
         }
         Ok((store, held))
     }
@@ -192,7 +193,20 @@ fn unusable(folder: &Path, error: &sled::Error) -> Unusable {
     if why.contains("could not acquire lock") {
         return Unusable::Refused(Error::Locked { path: folder.to_owned() });
     }
-    Unusable::Broken(why)
+    match error {
+        sled::Error::Io(error) if is_no_damage(error) => {
+            let source = io::Error::new(error.kind(), why);
+            Unusable::Refused(Error::Io { what: "open", path: folder.to_owned(), source })
+        }
+        _ => Unusable::Broken(why),
+    }
+}
+
+/// Whether an error says nothing of what is on the disk: the same folder opens once there is room,
+/// or the right to it.
+fn is_no_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
 }
 
 fn encode_meta(meta: &Meta) -> Vec<u8> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
+use nigh_model::audit::AuditEntry;
 use nigh_model::trust::Trust;
 use nigh_model::{ClusterId, GossipKeys, State};
 use serde::de::DeserializeOwned;
@@ -130,6 +131,7 @@ pub(super) fn changes(old: &State, new: &State) -> Vec<Change> {
         replies_by_index,
         tokens,
         audit,
+        upkeep,
     } = new;
     let mut out = Vec::new();
     for item in old.nodes.diff(nodes) {
@@ -150,7 +152,8 @@ pub(super) fn changes(old: &State, new: &State) -> Vec<Change> {
     for item in old.tokens.diff(tokens) {
         out.push(change(TOKEN, item, |id| id.as_str().as_bytes().to_vec()));
     }
-    for item in old.audit.diff(audit) {
+    // A log index is in one of them.
+    for item in old.audit.diff(audit).chain(old.upkeep.diff(upkeep)) {
         out.push(change(AUDIT, item, |index| index.to_be_bytes().to_vec()));
     }
     out
@@ -183,8 +186,10 @@ pub(super) fn insert(state: &mut State, key: &[u8], value: &[u8]) -> bool {
         TOKEN => text().and_then(|id| id.parse().ok()).zip(read(value)).map(|(id, token)| {
             state.tokens.insert(id, token);
         }),
-        AUDIT => number().zip(read(value)).map(|(index, entry)| {
-            state.audit.insert(index, entry);
+        AUDIT => number().zip(read::<Arc<AuditEntry>>(value)).map(|(index, entry)| {
+            let asked_for = entry.actor.is_some();
+            let kept = if asked_for { &mut state.audit } else { &mut state.upkeep };
+            kept.insert(index, entry);
         }),
         _ => None,
     };
