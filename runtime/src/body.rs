@@ -11,10 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
-use tokio::task::AbortHandle;
 use wasmtime_wasi_http::Error as HttpError;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
+use crate::task::Task;
 use crate::{Failure, Usage, headers};
 
 /// What a guest reads its request from, trailers included.
@@ -90,28 +90,6 @@ impl Body for Bounded {
     }
 }
 
-/// Stops a guest when whoever waits for it is gone.
-pub(crate) struct StopOnDrop(Option<AbortHandle>);
-
-impl StopOnDrop {
-    pub(crate) fn new(guest: AbortHandle) -> Self {
-        Self(Some(guest))
-    }
-
-    /// Lets the guest go on by itself, within its limits.
-    fn let_go(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        if let Some(guest) = self.0.take() {
-            guest.abort();
-        }
-    }
-}
-
 /// The body of a guest's answer.
 ///
 /// Ends with a [`Failure`] when the guest traps, passes a limit or leaves its body unfinished.
@@ -119,7 +97,7 @@ impl Drop for StopOnDrop {
 /// within its limits.
 pub struct ResponseBody {
     // Stopped before the body's reader goes, or it would see a closed stream and end by itself.
-    guest: StopOnDrop,
+    guest: Task,
     body: HyperOutgoingBody,
     /// How the guest ended. Sent before the body's writer goes away.
     end: oneshot::Receiver<Result<(), Failure>>,
@@ -157,7 +135,7 @@ impl ResponseBody {
         answer: Response<HyperOutgoingBody>,
         method: &Method,
         end: oneshot::Receiver<Result<(), Failure>>,
-        mut guest: StopOnDrop,
+        mut guest: Task,
         usage: Arc<Usage>,
         request: Overrun,
     ) -> Response<Self> {
@@ -242,6 +220,8 @@ impl Body for ResponseBody {
         if self.done {
             return Poll::Ready(None);
         }
+        // First the guest, which makes the frames.
+        self.guest.poll(context);
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         let result = match frame {
             Some(Ok(frame)) => self.check(frame).map(Some),

@@ -19,7 +19,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{FieldMapError, WasiHttpView};
 
-use crate::body::{Bounded, Overrun, RequestBody, ResponseBody, StopOnDrop};
+use crate::body::{Bounded, Overrun, RequestBody, ResponseBody};
 use crate::engine::Slot;
 use crate::host::Host;
 use crate::limiter::Limiter;
@@ -27,6 +27,7 @@ use crate::load::Loaded;
 use crate::meter::{Meter, Usage, Verdict};
 use crate::outbound::Outbound;
 use crate::output::{LogSink, Output};
+use crate::task::Task;
 use crate::{Failure, headers};
 
 /// Most bytes that a guest hands to the host in one host call; no interface needs more.
@@ -57,8 +58,9 @@ type AnswerSender = oneshot::Sender<Result<Answer, Failure>>;
 impl Loaded {
     /// Calls the function in a fresh instance; returns at the head of its answer.
     ///
-    /// The guest runs on the engine's own threads. Dropping this future, or the answer's body
-    /// before its end, stops the guest.
+    /// The guest runs on the engine's own threads: as part of this future, and then of the answer's
+    /// body, when these are polled there, else as a task. Dropping this future, or the body before
+    /// its end, stops the guest.
     ///
     /// # Errors
     /// [`Failure::NoSlot`] at once when the pool is full; else how the guest failed to answer.
@@ -80,11 +82,10 @@ impl Loaded {
             answer_sender,
             end_sender,
         );
-        let guest = StopOnDrop::new(self.engine().guests().spawn(task).abort_handle());
-
-        let answer = match answer.await {
+        let mut guest = Task::start(self.engine().guests(), task);
+        let answer = match guest.until(answer).await {
             Ok(answer) => answer,
-            Err(_) => Err(match (&mut end).await {
+            Err(_) => Err(match guest.until(&mut end).await {
                 Ok(Err(failure)) => failure,
                 Ok(Ok(())) => Failure::NoAnswer,
                 Err(_) => Failure::Stopping,

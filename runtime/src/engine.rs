@@ -110,6 +110,12 @@ impl Engine {
         self.inner.panics.load(Ordering::Relaxed)
     }
 
+    /// The threads that run guests. Who calls a function there runs it on the spot: a server whose
+    /// connections live there hands no call to another task.
+    pub fn threads(&self) -> &Handle {
+        &self.inner.guests
+    }
+
     /// Starts no more guests; those still running after `grace` are cut off. Does not block.
     pub fn shutdown(&self, grace: Duration) {
         self.inner.slots.close();

@@ -23,6 +23,7 @@ mod meter;
 mod outbound;
 mod output;
 mod sender;
+mod task;
 mod ticker;
 mod trust;
 

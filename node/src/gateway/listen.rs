@@ -61,13 +61,20 @@ pub(crate) async fn serve_http(listener: TcpListener, gateway: Gateway, stopping
         stopping.came();
         let (builder, gateway) = (Arc::clone(&builder), gateway.clone());
         let (stopping, cut) = (stopping.clone(), cut.clone());
-        connections.spawn(async move {
-            let served = serve(&builder, stream, from, gateway, stopping, place);
-            tokio::select! {
-                () = served => {}
-                () = cut.cancelled() => {}
-            }
-        });
+        // On the threads of the guests: a call that runs here runs where its connection is.
+        let threads = gateway.core().engine.threads().clone();
+        let Ok(stream) = stream.into_std() else { return };
+        connections.spawn_on(
+            async move {
+                let Ok(stream) = TcpStream::from_std(stream) else { return };
+                let served = serve(&builder, stream, from, gateway, stopping, place);
+                tokio::select! {
+                    () = served => {}
+                    () = cut.cancelled() => {}
+                }
+            },
+            &threads,
+        );
     };
     loop {
         let accepted = tokio::select! {

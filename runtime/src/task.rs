@@ -1,0 +1,86 @@
+//! A guest that runs: on its caller's thread, as part of what its caller does, or as a task of its own.
+//!
+//! A caller on a guest thread runs its guest itself: no other task has to be woken for it.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Waker};
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A running guest. It is stopped when this goes, unless it was let go.
+pub(crate) struct Task {
+    guests: Handle,
+    state: State,
+}
+
+enum State {
+    /// It runs when this is polled.
+    Here(Work),
+    /// The same, and goes on without its caller in the end.
+    LeftBehind(Work),
+    /// It runs by itself.
+    There(AbortHandle),
+    /// It has ended, or nobody waits for its end.
+    Gone,
+}
+
+impl Task {
+    /// Starts a guest: here, if this is a guest thread.
+    pub(crate) fn start(guests: &Handle, work: impl Future<Output = ()> + Send + 'static) -> Self {
+        let is_guest_thread = Handle::try_current().is_ok_and(|now| now.id() == guests.id());
+        let state = if is_guest_thread {
+            State::Here(Box::pin(work))
+        } else {
+            State::There(guests.spawn(work).abort_handle())
+        };
+        Self { guests: guests.clone(), state }
+    }
+
+    /// Lets a guest that runs here go on.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) {
+        let (State::Here(work) | State::LeftBehind(work)) = &mut self.state else { return };
+        if work.as_mut().poll(context).is_ready() {
+            self.state = State::Gone;
+        }
+    }
+
+    /// Lets it go on until something has come.
+    pub(crate) async fn until<T>(&mut self, what: impl Future<Output = T>) -> T {
+        let mut what = pin!(what);
+        poll_fn(|context| {
+            self.poll(context);
+            what.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Lets the guest end by itself, within its limits, when its caller goes.
+    pub(crate) fn let_go(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Gone) {
+            State::Here(work) => State::LeftBehind(work),
+            State::LeftBehind(work) => State::LeftBehind(work),
+            State::There(_) | State::Gone => State::Gone,
+        };
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Here(_) | State::Gone => {}
+            State::There(guest) => guest.abort(),
+            State::LeftBehind(mut work) => {
+                // Most have nothing left to do but to end.
+                let _entered = self.guests.enter();
+                let mut context = Context::from_waker(Waker::noop());
+                if work.as_mut().poll(&mut context).is_pending() {
+                    self.guests.spawn(work);
+                }
+            }
+        }
+    }
+}
