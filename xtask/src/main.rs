@@ -9,6 +9,7 @@
     reason = "a task speaks to whoever started it"
 )]
 
+mod bench;
 mod deny;
 mod documents;
 mod edges;
@@ -31,6 +32,8 @@ Usage: cargo xtask TASK
   verify [--skip-tests]  check everything that must hold before a change lands
   fix                    format, and let clippy repair what it can
   guests                 rebuild the guest components from their sources
+  bench [NAME…] [--quick] [--json FILE]
+                         measure nigh beside its baselines; needs wrk and h2load
   image [--context]      build the container image nigh:local, or only the folder it is made of
 ";
 /// What a misused command line ends with, as `nigh` itself.
@@ -49,6 +52,13 @@ fn main() -> ExitCode {
         ["image"] => root().and_then(|root| image::build(&root, image::Until::Image)),
         ["image", "--context"] => {
             root().and_then(|root| image::build(&root, image::Until::Context))
+        }
+        ["bench", ref words @ ..] => {
+            let Some(options) = bench::Options::parse(words) else {
+                eprint!("{USAGE}");
+                return ExitCode::from(USAGE_STATUS);
+            };
+            root().and_then(|root| bench::bench(&root, &options))
         }
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -1,0 +1,102 @@
+//! Several measured things, their medians and what these are to each other. Pure.
+
+use super::load::Sample;
+
+/// What was seen of a server in one round.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Measured {
+    pub(super) sample: Sample,
+    /// CPU time of the server for each call, in microseconds.
+    pub(super) cpu_us: f64,
+    /// Memory of the server after it, in bytes.
+    pub(super) rss_bytes: f64,
+}
+
+/// One number of them.
+pub(super) type Value = fn(&Measured) -> f64;
+
+pub(super) const RATE: Value = |measured| measured.sample.calls_per_s;
+pub(super) const P50: Value = |measured| measured.sample.p50_us;
+pub(super) const P99: Value = |measured| measured.sample.p99_us;
+pub(super) const CPU: Value = |measured| measured.cpu_us;
+pub(super) const RSS: Value = |measured| measured.rss_bytes;
+
+/// The median of a number over the rounds.
+pub(super) fn median(rounds: &[Measured], value: Value) -> f64 {
+    let mut values: Vec<f64> = rounds.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+    }
+}
+
+/// Which way is better, and how good is good enough.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Target {
+    /// At least the floor; the goal is more.
+    AtLeast { floor: f64, goal: f64 },
+    /// At most the floor; the goal is less.
+    AtMost { floor: f64, goal: f64 },
+}
+
+/// How far a number is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    Goal,
+    Floor,
+    Neither,
+}
+
+impl Target {
+    /// How far `value` is.
+    pub(super) fn reached(self, value: f64) -> Reached {
+        let (floor, goal) = match self {
+            Self::AtLeast { floor, goal } => (value >= floor, value >= goal),
+            Self::AtMost { floor, goal } => (value <= floor, value <= goal),
+        };
+        match (goal, floor) {
+            (true, _) => Reached::Goal,
+            (false, true) => Reached::Floor,
+            (false, false) => Reached::Neither,
+        }
+    }
+
+    /// Floor and goal.
+    pub(super) fn numbers(self) -> (f64, f64) {
+        match self {
+            Self::AtLeast { floor, goal } | Self::AtMost { floor, goal } => (floor, goal),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(calls_per_s: f64) -> Measured {
+        Measured { sample: Sample { calls_per_s, ..Sample::default() }, ..Measured::default() }
+    }
+
+    #[test]
+    fn one_odd_round_moves_no_median() {
+        let rounds = [measured(10.0), measured(900.0), measured(11.0)];
+        assert_eq!(median(&rounds, RATE), 11.0);
+        assert_eq!(median(&rounds[..2], RATE), 455.0);
+        assert!(median(&[], RATE).is_nan());
+    }
+
+    #[test]
+    fn a_target_is_reached_from_its_own_side() {
+        let more = Target::AtLeast { floor: 0.4, goal: 0.55 };
+        assert_eq!(more.reached(0.6), Reached::Goal);
+        assert_eq!(more.reached(0.5), Reached::Floor);
+        assert_eq!(more.reached(0.3), Reached::Neither);
+        let less = Target::AtMost { floor: 3.5, goal: 2.4 };
+        assert_eq!(less.reached(2.0), Reached::Goal);
+        assert_eq!(less.reached(3.0), Reached::Floor);
+        assert_eq!(less.reached(9.0), Reached::Neither);
+        assert_eq!(less.reached(f64::NAN), Reached::Neither);
+    }
+}
