@@ -208,7 +208,7 @@ mod tests {
     fn every_error_names_file_key_and_reason() {
         let cases = [
             ("\"5s\"", "5", "`function.checkout.limits.timeout`", "is a number"),
-            ("\"5s\"", "\"5 sec\"", "`function.checkout.limits.timeout`", "ms, s, m or h"),
+            ("\"5s\"", "\"5 sec\"", "`function.checkout.limits.timeout`", "ms, s, m, h or d"),
             ("\"64MiB\"", "\"64Mi\"", "`function.checkout.limits.memory`", "KiB"),
             ("= 100", "= -1", "`function.checkout.limits.concurrency`", "whole number"),
             ("= 2 }", "= 2000 }", "`function.checkout.placement.replicas`", "1000"),

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Longest duration that is read: a year. Longer ones are mistakes.
 const DURATION_MS_MAX: f64 = 365.0 * 86_400_000.0;
 
-const DURATIONS: [(&str, f64); 4] =
-    [("ms", 1.0), ("s", 1_000.0), ("m", 60_000.0), ("h", 3_600_000.0)];
+const DURATIONS: [(&str, f64); 5] =
+    [("ms", 1.0), ("s", 1_000.0), ("m", 60_000.0), ("h", 3_600_000.0), ("d", 86_400_000.0)];
 
 const SIZES: [(&str, f64); 7] = [
     ("B", 1.0),
@@ -23,7 +23,7 @@ const SIZES: [(&str, f64); 7] = [
 /// # Errors
 /// What is wrong, and how to write it.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let how = "write a number and ms, s, m or h, such as 500ms or 1.5s";
+    let how = "write a number and ms, s, m, h or d, such as 500ms or 1.5s";
     let ms = read(text, &DURATIONS, how)?;
     if ms > DURATION_MS_MAX {
         return Err(format!("`{text}` is longer than a year"));
@@ -59,6 +59,8 @@ pub(crate) fn show(duration: Duration) -> String {
     let ms = duration.as_millis();
     match ms {
         0 => "0ms".to_owned(),
+        // One day is 24h, as durations of a manifest are written.
+        ms if ms.is_multiple_of(86_400_000) && ms > 86_400_000 => format!("{}d", ms / 86_400_000),
         ms if ms.is_multiple_of(3_600_000) => format!("{}h", ms / 3_600_000),
         ms if ms.is_multiple_of(60_000) => format!("{}m", ms / 60_000),
         ms if ms.is_multiple_of(1_000) => format!("{}s", ms / 1_000),
@@ -112,7 +114,7 @@ mod tests {
         }
         assert_eq!(
             duration("5").unwrap_err(),
-            "`5` is not valid: write a number and ms, s, m or h, such as 500ms or 1.5s"
+            "`5` is not valid: write a number and ms, s, m, h or d, such as 500ms or 1.5s"
         );
     }
 

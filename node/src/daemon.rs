@@ -344,7 +344,7 @@ async fn start(
     }
     if own == FIRST_NODE && decided.state().cluster.is_none() {
         let told = config.write_join_token.as_deref();
-        let begun = || identity::begun(&folder, &config.data, told);
+        let begun = || identity::begun(&folder, told);
         control::bootstrap(&control, &config, begun).await?;
     }
     let started = Node {

@@ -134,7 +134,7 @@ impl Error {
             | Self::BadJoinToken(_)
             | Self::NoIdentity(_)
             | Self::NoNode { .. } => Kind::Invalid,
-            Self::Identity(_) => Kind::Corrupt,
+            Self::Identity(error) => error.kind(),
             Self::Storage(error) => error.kind(),
             Self::Runtime(error) => error.kind(),
             Self::NotAdmitted { kind, .. } => *kind,

@@ -81,7 +81,7 @@ pub(crate) async fn establish(
     data: &DataDir,
     keys: &Keys,
 ) -> Result<Membership, Error> {
-    let folder = IdentityFolder::open(&config.data, config.identity_key.as_deref())?;
+    let folder = IdentityFolder::open(data, config.identity_key.as_deref())?;
     if let Some(identity) = data.identity()? {
         return come_back(config, identity, folder);
     }
@@ -114,7 +114,6 @@ pub(crate) async fn establish(
 fn beginning<'a>(config: &'a Config, cluster: &'a ClusterId) -> Beginning<'a> {
     let addresses = join::describe(config).addresses;
     Beginning {
-        data: &config.data,
         cluster,
         hosts: identity::hosts(&addresses),
         api: addresses.api,

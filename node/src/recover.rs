@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use nigh_model::{NodeId, State};
+use nigh_storage::DataDir;
 use nigh_storage::recover::{self, Survivor};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -96,7 +97,11 @@ async fn answering(data: &Path, survivor: &Survivor) -> Result<Vec<(NodeId, Stri
     let state = Arc::new(survivor.state.clone());
     let own = survivor.identity.node;
     let Some(node) = state.nodes.get(&own) else { return Ok(Vec::new()) };
-    let material = IdentityFolder::open(data, None)?.load()?;
+    let folder = data.to_owned();
+    let material = tokio::task::spawn_blocking(move || {
+        IdentityFolder::open(&DataDir::open(&folder)?, None)?.load()
+    });
+    let material = material.await.map_err(|error| Error::Internal(error.to_string()))??;
     let material = material.ok_or_else(|| Error::NoIdentity(data.to_owned()))?;
     let link = Link::new(node.region.clone(), None);
     let peers = Peers::new(Decided::new(state.clone()), link, Tls::new(&material)?);

@@ -134,6 +134,9 @@ fn late(app: &str, timeout: Duration, last: &Rollout) -> Failure {
     let why = match (lagging.is_empty(), last.active) {
         (false, _) => format!("not ready: {}", lagging.join(", ")),
         (true, true) => "the node asked has not said how far the others are".to_owned(),
+        (true, false) if !last.unaware.is_empty() => {
+            format!("it is active, but not known yet to {}", last.unaware.join(", "))
+        }
         (true, false) => "it is not active yet".to_owned(),
     };
     Failure::new(
@@ -156,7 +159,7 @@ mod tests {
     fn the_dead_are_not_waited_for() {
         let nodes = vec![node("a", "eu", true, true), node("b", "eu", false, false)];
         assert_eq!(regions(&nodes)["eu"], Region { ready: 1, nodes: 1 });
-        let mut rollout = Rollout { nodes, active: false, superseded: false };
+        let mut rollout = Rollout { nodes, ..Rollout::default() };
         assert!(!is_served(&rollout), "not active");
         rollout.active = true;
         assert!(is_served(&rollout));
@@ -167,11 +170,15 @@ mod tests {
     #[test]
     fn a_late_rollout_names_who_lags() {
         let nodes = vec![node("a", "eu", true, true), node("c", "us", false, true)];
-        let last = Rollout { nodes, active: false, superseded: false };
+        let last = Rollout { nodes, ..Rollout::default() };
         let failure = late("hello r7", Duration::from_secs(60), &last);
         assert_eq!(failure.exit(), 6);
         let text = failure.to_string();
         assert!(text.contains("after 1m") && text.contains("not ready: c (us)"), "{text}");
         assert!(text.contains("goes on"), "{text}");
+        let nodes = vec![node("a", "eu", true, true)];
+        let last = Rollout { nodes, unaware: vec!["d".into()], ..Rollout::default() };
+        let text = late("hello r7", Duration::from_secs(60), &last).to_string();
+        assert!(text.contains("not known yet to d"), "{text}");
     }
 }

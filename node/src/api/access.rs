@@ -110,8 +110,10 @@ impl access_server::Access for AccessService {
             0 => usize::MAX,
             limit => limit,
         };
-        let skipped = state.audit.len().saturating_sub(limit);
-        let changes = state.audit.values().skip(skipped).map(|entry| change_of(&state, entry));
+        let mut entries: Vec<_> = state.audit.values().chain(state.upkeep.values()).collect();
+        entries.sort_unstable_by_key(|entry| entry.index);
+        let skipped = entries.len().saturating_sub(limit);
+        let changes = entries.into_iter().skip(skipped).map(|entry| change_of(&state, entry));
         Ok(Response::new(v1::ListAuditResponse { changes: changes.collect() }))
     }
 }

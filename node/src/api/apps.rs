@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures::Stream;
 use nigh_model::audit::Actor;
-use nigh_model::command::{Command, Envelope, Outcome, Refusal, Reply};
+use nigh_model::command::{Command, Envelope, Outcome, Reply};
+use nigh_model::refusal::Refusal;
 use nigh_model::spec::PlacementSpec;
 use nigh_model::suggest::nearest;
 use nigh_model::{App, AppName, AppSpec, Kind, Revision, RevisionId, State};
@@ -18,7 +19,7 @@ use tonic::{Request, Response, Status};
 use super::authorize::actor;
 use crate::agent;
 use crate::clock;
-use crate::control::{Control, is_known_active, progress};
+use crate::control::{Control, progress, unaware};
 use crate::decided::routes_of;
 use crate::seen::{Liveness, View};
 
@@ -326,10 +327,14 @@ fn rollout_of(state: &State, view: &View, app: &App, revision: &Revision) -> v1:
             alive: progress.alive,
         })
     });
+    let is_active = app.active == Some(revision.id);
+    let behind = if is_active { unaware(view, app) } else { Vec::new() };
+    let name = |id| state.nodes.get(&id).map(|node| node.name.to_string());
     v1::Rollout {
         nodes: nodes.collect(),
-        active: served && is_known_active(view, app, revision),
+        active: served && is_active && behind.is_empty(),
         superseded: false,
+        unaware: behind.into_iter().filter_map(name).collect(),
     }
 }
 

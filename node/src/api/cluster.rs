@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_model::audit::Actor;
-use nigh_model::command::{Command, Refusal};
+use nigh_model::command::Command;
+use nigh_model::refusal::Refusal;
 use nigh_model::suggest::nearest;
 use nigh_model::{App, Digest, Kind, Node, NodeId};
 use nigh_proto::peer::v1 as peer;

@@ -3,7 +3,8 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
-use nigh_model::command::{Command, Envelope, Refusal};
+use nigh_model::command::{Command, Envelope};
+use nigh_model::refusal::Refusal;
 use nigh_model::{App, Digest, Kind, State};
 use nigh_proto::status;
 use nigh_proto::v1::BackupPiece;

@@ -53,13 +53,8 @@ async fn meet(
     let connector = TlsConnector::from(pinned_client(authority));
     connector.connect(any_server_name(), stream).await.map_err(|error| {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        inner.map_or_else(|| silent_or_web(&error), judge)
+        inner.map_or_else(|| NotMet::Silent(error.to_string()), judge)
     })
-}
-
-/// A server that hangs up in the middle of a handshake may be a node that is going down.
-fn silent_or_web(error: &std::io::Error) -> NotMet {
-    NotMet::Silent(error.to_string())
 }
 
 /// What a failed handshake says of the other end.

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::identity::{self, IdentityError, Own};
 
 /// Signs a new certificate for a member, in its own name.
-pub(super) fn sign(
+pub(super) async fn sign(
     control: &Control,
     identity: &Own,
     asks: NodeId,
@@ -22,7 +22,7 @@ pub(super) fn sign(
     let state = control.decided.state();
     let subject = identity::subject(control, asks)
         .ok_or_else(|| Status::from(Unavailable::new("the node is not registered here yet")))?;
-    let signed = identity.sign(&state.trust, &request.certificate_request, &subject);
+    let signed = identity.sign(&state.trust, &request.certificate_request, &subject).await;
     let (certificate, authority) = signed
         .map_err(|error| failed(&error))?
         .ok_or_else(|| Status::from(Unavailable::new("the authority's key is not here")))?;
@@ -33,7 +33,7 @@ pub(super) fn sign(
 }
 
 /// Hands the key of an authority to a voter, by the committed membership, and to nobody else.
-pub(super) fn key(
+pub(super) async fn key(
     control: &Control,
     identity: &Own,
     asks: NodeId,
@@ -53,7 +53,7 @@ pub(super) fn key(
     let authority = authority.ok_or_else(|| {
         status::of_kind(Kind::NotFound, "NO_SUCH_AUTHORITY", "no such authority is trusted")
     })?;
-    let signer = identity.signer(authority).map_err(|error| failed(&error))?;
+    let signer = identity.signer(authority).await.map_err(|error| failed(&error))?;
     let signer =
         signer.ok_or_else(|| Status::from(Unavailable::new("the authority's key is not here")))?;
     Ok(AuthorityKeyResponse { key: signer.key().to_vec().into() })
@@ -76,12 +76,12 @@ pub(super) async fn rotate(
         let refusal = nigh_model::Refusal::AuthoritiesFull;
         return Err(status::of_kind(refusal.kind(), refusal.reason(), refusal.to_string()));
     }
-    let signer = identity.signer(current).map_err(|error| failed(&error))?;
+    let signer = identity.signer(current).await.map_err(|error| failed(&error))?;
     let signer = signer.ok_or_else(unavailable)?;
     let next = signer.next(&control.cluster, clock::now_ms()).map_err(|error| failed(&error))?;
     // Kept before anybody trusts it: an authority without its key could never sign.
-    identity.keep_signer(&next).map_err(|error| failed(&error))?;
     let authority = next.authority();
+    identity.keep_signer(next).await.map_err(|error| failed(&error))?;
     let id = authority.id();
     let command = Command::AddAuthority { authority };
     let (_, outcome) = control.propose_by(by, None, command).await?;

@@ -207,8 +207,7 @@ pub(super) async fn admit(
     }
     let token = shown_token(&state, &request)?;
     // Nothing is spent while nobody here can sign.
-    let signer = state.trust.signer().map(|authority| identity.signer(authority));
-    if !matches!(signer, Some(Ok(Some(_)))) {
+    if !identity.can_sign(&state.trust) {
         return Err(Unavailable::new("the leader does not hold the authority's key yet").into());
     }
     let replaces = match state.node_named(node.name.as_str()) {
@@ -231,7 +230,7 @@ pub(super) async fn admit(
     };
     let state = control.decided.state();
     let subject = identity::subject(control, id).ok_or_else(no_leader)?;
-    let signed = identity.sign(&state.trust, &request.certificate_request, &subject);
+    let signed = identity.sign(&state.trust, &request.certificate_request, &subject).await;
     let (certificate, _) = signed.map_err(|error| bad(error.to_string()))?.ok_or_else(no_leader)?;
     let trust = rmp_serde::to_vec_named(&*state.trust)
         .map_err(|error| Status::internal(error.to_string()))?;

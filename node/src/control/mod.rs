@@ -28,7 +28,7 @@ pub(crate) use absences::Absences;
 pub(crate) use departure::Remains;
 pub(crate) use handover::hand_over;
 pub(crate) use health::{Health, HealthBook};
-pub(crate) use leader::{is_known_active, prefix, progress};
+pub(crate) use leader::{prefix, progress, unaware};
 pub(crate) use propose::{Control, Unavailable};
 pub(crate) use raft_service::RaftService;
 pub(crate) use service::{ControlService, raft_status};
@@ -43,4 +43,4 @@ pub(crate) const HEARTBEAT_MS: u64 = 250;
 /// Least and most time without a heartbeat before a voter stands for election, in ms. Disks of
 /// busy machines stall for tens of ms and regions are a quarter of a second apart: less than
 /// this would turn stalls into elections.
-pub(crate) const ELECTION_MS: (u64, u64) = (600, 1_200);
+pub(crate) const ELECTION_MS: (u64, u64) = (600, 900);

@@ -1,7 +1,6 @@
 //! Raft's messages to other nodes: pipelined appends on a stream, everything else as calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,8 +40,6 @@ pub(crate) struct Network {
     pub(crate) own: NodeId,
     /// The cluster that every message names.
     pub(crate) cluster: ClusterId,
-    /// Set when Raft has stopped: nothing more is sent.
-    pub(crate) silent: Arc<AtomicBool>,
 }
 
 /// A way to one target.
@@ -76,15 +73,6 @@ impl Network {
 }
 
 impl Connection {
-    /// Raft stops when its log cannot be written, and what sends its heartbeats may outlive it: a
-    /// leader that can decide nothing must not hold the others off.
-    fn check_voice(&self) -> Result<(), RpcError> {
-        match self.network.silent.load(Relaxed) {
-            true => Err(unreachable(&Silent)),
-            false => Ok(()),
-        }
-    }
-
     fn client(&self, lane: Lane) -> RaftClient<Channel> {
         let peers = &self.network.peers;
         let region = self.node.region.parse().ok();
@@ -95,7 +83,6 @@ impl Connection {
     }
 
     fn message(&self, payload: &impl Serialize) -> Result<RaftMessage, RpcError> {
-        self.check_voice()?;
         let payload = rmp_serde::to_vec_named(payload).map_err(|error| network_error(&error))?;
         Ok(envelope(&self.network, self.to, payload.into()))
     }
@@ -153,9 +140,12 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         Ok(result.into())
     }
 
+    /// Connects once there is a first request: it comes when the sender has waited as long as it
+    /// shall after failures. Connecting before would be refused again at once, for as long as the
+    /// other node is down.
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _option: RPCOption,
     ) -> BoxFuture<
         's,
@@ -166,9 +156,11 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     {
         let network = Arc::new((self.network.clone(), self.to));
         let mut client = self.client(self.lane);
-        let checked = self.check_voice();
         Box::pin(async move {
-            checked?;
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
+            };
+            let input = futures::stream::once(std::future::ready(first)).chain(input);
             // What does not encode ends the stream: the entry would be missing else.
             let requests = input.scan((), move |(), request| {
                 let payload = rmp_serde::to_vec_named(&request).ok();
@@ -241,10 +233,6 @@ impl RaftNetworkV2<TypeConfig> for Connection {
 #[derive(Debug, thiserror::Error)]
 #[error("no answer within {0:?}")]
 struct TimedOut(Duration);
-
-#[derive(Debug, thiserror::Error)]
-#[error("raft has stopped on this node")]
-struct Silent;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the stream ended without an answer")]

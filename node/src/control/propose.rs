@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_model::audit::Actor;
-use nigh_model::command::{self, Command, Envelope, Outcome, Refusal};
+use nigh_model::command::{self, Command, Envelope, Outcome};
+use nigh_model::refusal::Refusal;
 use nigh_model::{ClusterId, Kind, NodeId, RequestId};
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::{ProposeRequest, ReadIndexRequest};
@@ -25,8 +26,9 @@ use crate::gossip::Keys;
 use crate::peer::{Lane, Peers};
 use crate::seen::Seen;
 
-/// A command is tried for this long: an election and a retry fit in.
-const BUDGET: Duration = Duration::from_secs(5);
+/// A command is tried for this long: an election and a retry fit in, and who asks over a network
+/// has an answer within 5 s.
+const BUDGET: Duration = Duration::from_millis(4_500);
 /// Once no quorum is known for this long …
 const LOST_AFTER: Duration = Duration::from_secs(5);
 /// … a command is tried only this long.

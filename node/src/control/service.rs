@@ -170,7 +170,9 @@ impl control_server::Control for ControlService {
 
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         let asks = caller(&request)?;
-        Ok(Response::new(authority::sign(&self.control, &self.identity, asks, request.get_ref())?))
+        Ok(Response::new(
+            authority::sign(&self.control, &self.identity, asks, request.get_ref()).await?,
+        ))
     }
 
     async fn authority_key(
@@ -178,7 +180,9 @@ impl control_server::Control for ControlService {
         request: Request<AuthorityKeyRequest>,
     ) -> Result<Response<AuthorityKeyResponse>, Status> {
         let asks = caller(&request)?;
-        Ok(Response::new(authority::key(&self.control, &self.identity, asks, request.get_ref())?))
+        Ok(Response::new(
+            authority::key(&self.control, &self.identity, asks, request.get_ref()).await?,
+        ))
     }
 
     async fn rotate_authority(

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use nigh_model::command::{Command, Envelope, NodeSpec, Refusal};
+use nigh_model::command::{Command, Envelope, NodeSpec};
+use nigh_model::refusal::Refusal;
 use nigh_model::{ClusterId, NodeId};
 use nigh_storage::raft::{LogStore, Proposal, Published, RaftNode, StateMachine, TypeConfig};
 use openraft::Instant as _;
@@ -39,12 +39,16 @@ use crate::seen::Seen;
 
 /// A leader that no quorum has answered for this long counts as having lost it.
 const QUORUM_ACK_MAX_MS: u64 = 1_500;
+/// How long a leader waits, after one failed try after another, before it tries again to send entries
+/// to a node that does not answer. One that is back is behind by the last of them at most.
+const BACKOFF: &str = "50ms 100ms ...500ms";
 /// Without a word from the leader for this long, none is known.
 const LEADER_SILENCE_MAX: Duration = Duration::from_millis(ELECTION_MS.1 + 300);
 /// What is known of the group is brought up to date at least this often.
-const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
-/// A voter whose leader's connections are broken stands for election this often at most.
-const STAND_INTERVAL: Duration = Duration::from_millis(500);
+const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
+/// A voter whose leader's connections are broken stands for election this often at most: another may
+/// have heard the leader a little later, and refuse the first time.
+const STAND_INTERVAL: Duration = Duration::from_millis(150);
 /// Between the times at which two voters do so.
 const STAGGER: Duration = Duration::from_millis(100);
 /// The first node leads by then, or does not at all.
@@ -118,9 +122,7 @@ pub(crate) async fn start(
         strangers,
         keys,
     } = parts;
-    let silent = Arc::new(AtomicBool::new(false));
-    let network =
-        Network { peers: peers.clone(), own, cluster: cluster.clone(), silent: silent.clone() };
+    let network = Network { peers: peers.clone(), own, cluster: cluster.clone() };
     let raft_config = raft_config(&cluster).map_err(|error| Error::Raft(error.to_string()))?;
     let raft = Raft::new(own.0, raft_config, network, log.clone(), machine)
         .await
@@ -143,9 +145,14 @@ pub(crate) async fn start(
 
     let loops: [Loop; 7] = [
         Box::pin(publish(published, decided, feed.clone())),
-        Box::pin(keep_health(control.clone(), silent, stop.clone(), failed.clone())),
+        Box::pin(keep_health(control.clone(), stop.clone(), failed.clone())),
         Box::pin(follow_or_fail(control.clone(), hints, stop.clone(), failed.clone())),
-        Box::pin(leader::lead_when_leader(control.clone(), config.replace_after, stop.clone())),
+        Box::pin(leader::lead_when_leader(
+            control.clone(),
+            identity.clone(),
+            config.replace_after,
+            stop.clone(),
+        )),
         Box::pin(gossip_keys::keep_keys(control.clone(), stop.clone())),
         Box::pin(compact::keep_compact(control.clone(), stop.clone())),
         Box::pin(keep_registered(control.clone(), config.clone(), stop.clone(), failed)),
@@ -222,6 +229,7 @@ fn raft_config(cluster: &ClusterId) -> Result<Arc<RaftConfig>, openraft::ConfigE
         max_in_snapshot_log_to_keep: compact::ENTRIES_KEPT as u64,
         max_payload_entries: 256,
         install_snapshot_timeout: 60_000,
+        backoff: BACKOFF.to_owned(),
         ..RaftConfig::default()
     };
     Ok(Arc::new(config.validate()?))
@@ -262,12 +270,7 @@ fn should_stand(control: &Control, metrics: &RaftMetrics, silent_for: Duration) 
 
 /// Keeps what is known of the Raft group up to date from Raft's own metrics, while this node
 /// is a member of it; and notices when Raft has stopped.
-async fn keep_health(
-    control: Control,
-    silent: Arc<AtomicBool>,
-    stop: CancellationToken,
-    failed: mpsc::Sender<String>,
-) {
+async fn keep_health(control: Control, stop: CancellationToken, failed: mpsc::Sender<String>) {
     let own = control.own.0;
     let heard = &control.heard;
     let mut metrics = control.raft.metrics();
@@ -277,7 +280,6 @@ async fn keep_health(
         if let Err(fatal) = &now.running_state
             && !stop.is_cancelled()
         {
-            silent.store(true, Relaxed);
             // What is deployed is served on, and the others' decisions are followed.
             if let Some(why) = control.log.failure() {
                 tracing::error!(

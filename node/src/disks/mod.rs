@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nigh_model::command::{Command, Refusal};
+use nigh_model::command::Command;
+use nigh_model::refusal::Refusal;
 use nigh_model::{FunctionName, FunctionRef, NodeName, Region, RevisionId};
 use openraft::async_runtime::WatchReceiver as _;
 use tempfile::TempDir;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, spawn_chitchat};
-use nigh_model::Region;
+use nigh_model::{NodeId, Region, State};
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -26,7 +26,7 @@ use super::ways::{Detours, Ways};
 use super::{delay, keys, seeds};
 use crate::clock;
 use crate::error::Error;
-use crate::seen::{Report, View};
+use crate::seen::{Liveness, Report, View};
 
 /// Between two looks at what chitchat knows, when nothing calls for one earlier.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -268,7 +268,7 @@ impl Keeper {
         self.wire.directory.store(Arc::new(directory));
         drop(chitchat);
         if last.nodes != view.nodes {
-            tell_changes(&last, &view);
+            tell_changes(self.config.own, &last, &view, &self.config.decided.state());
             self.config.seen.publish(view);
         }
     }
@@ -345,11 +345,14 @@ fn set(chitchat: &mut Chitchat, pairs: &[(&'static str, String)]) -> bool {
 }
 
 /// Logs who came and went.
-fn tell_changes(before: &View, now: &View) {
-    for (id, node) in &now.nodes {
-        let (was, is) = (before.liveness(*id), node.liveness);
-        if was != is {
-            tracing::debug!(peer = %id, ?was, ?is, "peer seen otherwise");
+fn tell_changes(own: NodeId, before: &View, now: &View, state: &State) {
+    for (id, node) in now.nodes.iter().filter(|(id, _)| **id != own) {
+        let name = state.nodes.get(id).map_or("not registered", |node| node.name.as_str());
+        match (before.liveness(*id), node.liveness) {
+            (was, is) if was == is => {}
+            (_, Liveness::Dead) => tracing::info!(peer = name, id = %id, "a node is seen as dead"),
+            (Liveness::Dead, _) => tracing::info!(peer = name, id = %id, "a node is seen as alive"),
+            (was, is) => tracing::debug!(peer = name, id = %id, ?was, ?is, "seen otherwise"),
         }
     }
 }

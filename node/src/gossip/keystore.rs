@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use nigh_model::{GossipKeyId, GossipKeys};
-use nigh_storage::{DataDir, SecretFile};
+use nigh_storage::{DataDir, SecretFile, SecretFolder};
 use tokio::sync::{Mutex, watch};
 use zeroize::Zeroizing;
 
@@ -41,7 +41,7 @@ impl Keys {
     /// # Errors
     /// What the disk answers.
     pub(crate) fn open(data: &DataDir) -> Result<Self, Error> {
-        let file = SecretFile::open(data, FILE_NAME)?;
+        let file = SecretFolder::open(data)?.file(FILE_NAME);
         let text = Zeroizing::new(file.read()?.unwrap_or_default());
         let (ring, damaged) = parse(&text);
         if damaged > 0 {

@@ -37,7 +37,7 @@ const ADVERTISE_MAX: usize = 4;
 
 /// Shortest and longest life of a certificate. Two thirds of the shortest are enough to renew it.
 const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
-const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(825 * 24 * 3600);
+const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Settings as flags and environment give them; the file has the same.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
@@ -437,7 +437,7 @@ fn certificate_life(given: &str) -> Result<Duration> {
     if (CERTIFICATE_LIFE_MIN..=CERTIFICATE_LIFE_MAX).contains(&life) {
         Ok(life)
     } else {
-        Err(bad("it is from 10 s to 825 days".to_owned()))
+        Err(bad("it is from 10 s to 365 days".to_owned()))
     }
 }
 

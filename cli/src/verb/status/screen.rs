@@ -94,7 +94,14 @@ fn certificates(status: &StatusResponse, now_ms: u64) -> String {
         return "unknown: no node says when its certificate ends".to_owned();
     };
     let unknown = status.nodes.len() - known.count();
-    let left = std::time::Duration::from_millis(first_ms.saturating_sub(now_ms) / 60_000 * 60_000);
+    // From two days on nobody counts hours, and minutes only at the very end.
+    let left_ms = first_ms.saturating_sub(now_ms);
+    let step = match left_ms {
+        172_800_000.. => 86_400_000,
+        7_200_000.. => 3_600_000,
+        _ => 60_000,
+    };
+    let left = std::time::Duration::from_millis(left_ms / step * step);
     let ends = match left.is_zero() {
         true => "ends now, or has ended".to_owned(),
         false => format!("ends in {}", units::show(left)),
@@ -167,7 +174,7 @@ all is well";
         for line in [
             "control       takes no changes; nobody is known to lead in term 4; 2 of 3 voters alive",
             "              us  1 dead (n3)",
-            "certificates  the first, of n1, ends in 72h; unknown of 2 nodes",
+            "certificates  the first, of n1, ends in 3d; unknown of 2 nodes",
             "disks         the fullest, of n1: 9.0 GiB of 20.0 GiB free (45 %); unknown of 1 node",
             "needs attention:",
             "  NODE_DEAD: node n3 in us is dead",

@@ -7,15 +7,16 @@ use nigh_model::{Digest, NodeId, State};
 
 use super::grace::Grace;
 use crate::control::propose::Control;
+use crate::identity::Own;
 use crate::seen::{IdentityReport, View};
 
 /// Takes the next step of a change of authorities, if one is under way.
-pub(super) async fn step(control: &Control, grace: &Grace) {
+pub(super) async fn step(control: &Control, grace: &Grace, identity: &Own) {
     let state = control.decided.state();
     let command = {
         let view = control.seen.now();
         let said = |id: NodeId| view_of(&view, id);
-        next(&state, said, |id| grace.answers(id))
+        next(&state, said, |id| grace.answers(id), |id| identity.holds(id))
     };
     let Some(command) = command else { return };
     match control.propose(None, command).await {
@@ -31,11 +32,13 @@ fn view_of(view: &View, id: NodeId) -> Option<IdentityReport> {
 
 /// What is to be done next. `said` is what a node says of its identity, `answers` whether it is
 /// there at all: one that is not does not hold up the new authority, but keeps the old one,
-/// without which it could not come back.
+/// without which it could not come back. `holds` is whether this node, which leads, holds the key
+/// of an authority: what nobody holds shall not sign.
 fn next(
     state: &State,
     said: impl Fn(NodeId) -> Option<IdentityReport>,
     answers: impl Fn(NodeId) -> bool,
+    holds: impl Fn(Digest) -> bool,
 ) -> Option<Command> {
     let Trust { authorities, signing } = state.trust.as_ref();
     let [old, new] = authorities.as_slice() else { return None };
@@ -44,7 +47,7 @@ fn next(
     if *signing == Some(old) {
         let trusts = |id: NodeId| said(id).is_some_and(|said| said.newest == prefix(new));
         let all = nodes.all(|id| !answers(id) || trusts(id));
-        return all.then_some(Command::SignWith { id: new });
+        return (all && holds(new)).then_some(Command::SignWith { id: new });
     }
     let renewed = |id: NodeId| said(id).is_some_and(|said| said.issuer == prefix(new));
     nodes.all(renewed).then_some(Command::DropAuthority { id: old })
@@ -95,24 +98,29 @@ mod tests {
     fn the_new_authority_signs_once_all_who_answer_trust_it() {
         let sign = Some(Command::SignWith { id: authority(2).id() });
         let late = |id: NodeId| if id.0 == 3 { said(1, 1) } else { said(2, 1) };
-        assert_eq!(next(&state(1), late, |_| true), None);
-        assert_eq!(next(&state(1), |_| said(2, 1), |_| true), sign);
-        assert_eq!(next(&state(1), late, |id| id.0 != 3), sign, "a dead node holds nothing up");
+        let held = |_| true;
+        assert_eq!(next(&state(1), late, |_| true, held), None);
+        assert_eq!(next(&state(1), |_| said(2, 1), |_| true, held), sign);
+        let rest = next(&state(1), late, |id| id.0 != 3, held);
+        assert_eq!(rest, sign, "a dead node holds nothing up");
+        assert_eq!(next(&state(1), |_| said(2, 1), |_| true, |_| false), None, "it has no key");
     }
 
     #[test]
     fn the_old_authority_goes_once_every_registered_node_has_renewed() {
         let drop = Some(Command::DropAuthority { id: authority(1).id() });
         let late = |id: NodeId| if id.0 == 3 { said(2, 1) } else { said(2, 2) };
-        assert_eq!(next(&state(2), late, |_| true), None);
-        assert_eq!(next(&state(2), late, |id| id.0 != 3), None, "a dead node must find its way");
-        assert_eq!(next(&state(2), |_| said(2, 2), |_| true), drop);
+        let held = |_| true;
+        assert_eq!(next(&state(2), late, |_| true, held), None);
+        let rest = next(&state(2), late, |id| id.0 != 3, held);
+        assert_eq!(rest, None, "a dead node must find its way");
+        assert_eq!(next(&state(2), |_| said(2, 2), |_| true, held), drop);
     }
 
     #[test]
     fn one_authority_is_left_as_it_is() {
         let mut one = state(1);
         one.trust = Trust { authorities: vec![authority(1)], ..(*one.trust).clone() }.into();
-        assert_eq!(next(&one, |_| said(1, 1), |_| true), None);
+        assert_eq!(next(&one, |_| said(1, 1), |_| true, |_| true), None);
     }
 }

@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use authorities::prefix;
-pub(crate) use rollout::{is_known_active, progress};
+pub(crate) use rollout::{progress, unaware};
 
 use super::propose::Control;
+use crate::identity::Own;
 use grace::Grace;
 
 /// The steps are taken on every change, and at least this often.
@@ -33,6 +34,7 @@ const SETTLE: Duration = Duration::from_millis(10);
 /// A node that is dead for `replace_after` loses its assignments and its vote.
 pub(crate) async fn lead_when_leader(
     control: Control,
+    identity: Own,
     replace_after: Duration,
     stop: CancellationToken,
 ) {
@@ -63,7 +65,7 @@ pub(crate) async fn lead_when_leader(
             planner::step(&control, &grace, &mut placed).await;
             rollout::step(&control, &mut placed).await;
             members::step(&control, &grace).await;
-            authorities::step(&control, &grace).await;
+            authorities::step(&control, &grace, &identity).await;
         } else if leading.take().is_some() {
             tracing::info!(term = now.term, leader = ?now.leader, "this node leads no more");
         }

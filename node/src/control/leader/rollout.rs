@@ -107,9 +107,11 @@ pub(crate) fn progress(
     progress.collect()
 }
 
-/// Whether every live node of the cluster knows that the revision is active.
-pub(crate) fn is_known_active(view: &View, app: &App, revision: &Revision) -> bool {
-    let live = view.nodes.values().filter(|seen| seen.liveness == Liveness::Alive);
-    app.active == Some(revision.id)
-        && live.into_iter().all(|seen| seen.report.settled >= app.changed)
+/// The live nodes of the cluster that do not know yet what is active of the app.
+pub(crate) fn unaware(view: &View, app: &App) -> Vec<NodeId> {
+    let behind = view
+        .nodes
+        .iter()
+        .filter(|(_, seen)| seen.liveness == Liveness::Alive && seen.report.settled < app.changed);
+    behind.map(|(id, _)| *id).collect()
 }
