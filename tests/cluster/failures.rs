@@ -11,10 +11,6 @@ use crate::harness::{
 
 const HTTP_PATH: &str = "/hello";
 
-fn ports(cluster: &Cluster, nodes: &[usize]) -> Vec<u16> {
-    nodes.iter().map(|node| cluster.node(*node).http()).collect()
-}
-
 /// What the survivors may say of a node that died.
 fn expect_a_death(cluster: &mut Cluster) {
     cluster.expect_log("openraft", "raft tells of each message that a dead member does not answer");
@@ -38,7 +34,7 @@ fn the_leader_dies_under_load_and_only_its_own_calls_fail() {
         cluster.answers(&all, "/work", Duration::from_secs(5)).await;
         let slow = "/work?wait_ms=30";
         let requests = [(Method::GET, HTTP_PATH), (Method::GET, slow), (Method::POST, slow)];
-        let load = Load::of(ports(&cluster, &all), &requests, 200);
+        let load = Load::of(cluster.http_ports(&all), &requests, 200);
         load.until(Duration::from_secs(2)).await;
         let (killed_at, killed) = (load.elapsed(), Instant::now());
         cluster.kill9(leader);
@@ -232,7 +228,7 @@ async fn lose_the_majority(cluster: &mut Cluster, loss: Loss) {
     let left: Vec<usize> = all.iter().copied().filter(|node| !lost.contains(node)).collect();
     let before = cluster.api(left[0]).all_apps().await.unwrap().len();
 
-    let load = Load::start(ports(cluster, &left), HTTP_PATH, 50);
+    let load = Load::start(cluster.http_ports(&left), HTTP_PATH, 50);
     load.until(Duration::from_secs(1)).await;
     let gone = Instant::now();
     for node in &lost {
@@ -275,6 +271,70 @@ async fn lose_the_majority(cluster: &mut Cluster, loss: Loss) {
 }
 
 /// It was let go from the Raft group and could not be told: its own log says that it is a member.
+/// How many leaders die in a row; measuring asks for more.
+const KILLS: (&str, usize) = ("NIGH_KILLS", 2);
+
+#[test]
+fn leaders_die_one_after_the_other_and_each_is_replaced() {
+    let (variable, usual) = KILLS;
+    let kills = std::env::var(variable).map_or(usual, |text| text.parse().unwrap());
+    run(Needs::Quiet, Duration::from_secs(60 + 20 * kills as u64), async move {
+        let mut cluster = Cluster::start(Layout::five()).await;
+        expect_a_death(&mut cluster);
+        let all: Vec<usize> = (0..cluster.len()).collect();
+        let mut took = Vec::new();
+        for _ in 0..kills {
+            let leader = cluster.leader().await;
+            let (name, asked) = (cluster.node(leader).name().to_owned(), (leader + 1) % all.len());
+            let killed = Instant::now();
+            cluster.kill9(leader);
+            wait_until("another leads", Duration::from_secs(10), || async {
+                let status = cluster.api(asked).status().await.unwrap();
+                Seen::when(!status.leader.is_empty() && status.leader != name, status)
+            })
+            .await;
+            took.push(killed.elapsed());
+            cluster.restart(leader);
+            cluster.formed().await;
+            cluster.agree(&all, Duration::from_secs(20)).await;
+        }
+        took.sort();
+        let (median, last) = (took[took.len() / 2], took[took.len() - 1]);
+        eprintln!("another led after {:?} to {last:?}, median {median:?}, {kills} times", took[0]);
+        cluster.end().await;
+    });
+}
+
+/// Tries to send entries to a dead voter in a second: a few connections, not one after another.
+const TRIES_A_SECOND_MAX: usize = 20;
+/// How long they are counted.
+const COUNTED_S: u64 = 3;
+
+#[test]
+fn a_dead_voter_is_tried_a_few_times_a_second() {
+    run(Needs::Room, Duration::from_secs(60), async {
+        let mut cluster = Cluster::start(Layout::of(&["eu-west-1"; 3])).await;
+        expect_a_death(&mut cluster);
+        let leader = cluster.leader().await;
+        let victim = (0..cluster.len()).find(|node| *node != leader).unwrap();
+        cluster.kill9(victim);
+        let tries = |cluster: &Cluster| {
+            let log = cluster.log(leader);
+            log.iter().filter(|line| line.contains("ReplicationCore recv RPCError")).count()
+        };
+        wait_until("the leader has failed to send to it", Duration::from_secs(10), || {
+            let failed = tries(&cluster);
+            std::future::ready(Seen::when(failed > 0, failed))
+        })
+        .await;
+        let before = tries(&cluster);
+        tokio::time::sleep(Duration::from_secs(COUNTED_S)).await;
+        let counted = tries(&cluster) - before;
+        assert!(counted <= TRIES_A_SECOND_MAX * COUNTED_S as usize, "{counted} tries");
+        cluster.end().await;
+    });
+}
+
 #[test]
 fn a_voter_that_was_replaced_while_it_was_down_follows_again() {
     run(Needs::Quiet, Duration::from_secs(150), async {
@@ -316,7 +376,7 @@ fn nodes_restart_one_after_the_other_under_load_without_a_failed_call() {
         cluster.answers(&all, HTTP_PATH, Duration::from_secs(5)).await;
         for node in all.clone() {
             let others: Vec<usize> = all.iter().copied().filter(|other| *other != node).collect();
-            let load = Load::start(ports(&cluster, &others), HTTP_PATH, 60);
+            let load = Load::start(cluster.http_ports(&others), HTTP_PATH, 60);
             load.until(Duration::from_secs(1)).await;
             cluster.stop(node).await;
             cluster.restart(node);

@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use nigh_proto::peer::v1::IdentifyRequest;
+use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::v1::DrainRequest;
 
 use crate::harness::{
-    App, Cluster, Layout, Load, Needs, Seen, Sticky, Told, command, component, run, wait_until,
+    App, Cluster, Layout, Load, Needs, Seen, Shows, Sticky, command, component, peer_channel, run,
+    wait_until,
 };
 
 const REGIONS: [&str; 3] = ["eu-west-1", "us-east-1", "ap-northeast-1"];
@@ -14,27 +17,10 @@ const RATE: u32 = 200;
 /// Callers that send it.
 const CALLERS: usize = 40;
 
-fn ports(cluster: &Cluster, nodes: &[usize]) -> Vec<u16> {
-    nodes.iter().map(|node| cluster.node(*node).http()).collect()
-}
-
 /// What the others may say of a node that stops.
 fn expect_a_stop(cluster: &mut Cluster) {
     cluster
         .expect_log("openraft", "raft tells of each message that a stopped member does not answer");
-}
-
-fn assert_none_failed(told: &Told) {
-    eprintln!(
-        "{} calls answered, {} failed; {} connections, {} calls sent on another as not a byte \
-         had left; the slowest took {:?}",
-        told.good,
-        told.bad.len(),
-        told.connections,
-        told.unsent,
-        told.slowest
-    );
-    assert!(told.bad.is_empty(), "{:#?}", &told.bad[..told.bad.len().min(10)]);
 }
 
 #[test]
@@ -46,7 +32,7 @@ fn nodes_restart_one_after_the_other_and_no_call_fails_that_may_not_be_repeated(
         cluster.deploy(0, &App::example("work")).await;
         let path = "/work?wait_ms=20";
         cluster.answers(&all, path, Duration::from_secs(10)).await;
-        let load = Sticky::start(&ports(&cluster, &all), path, CALLERS, RATE);
+        let load = Sticky::start(&cluster.http_ports(&all), path, CALLERS, RATE);
         load.until(Duration::from_secs(2)).await;
         for node in all.clone() {
             let began = Instant::now();
@@ -58,7 +44,7 @@ fn nodes_restart_one_after_the_other_and_no_call_fails_that_may_not_be_repeated(
             eprintln!("n{} stopped within {stopped:?}, back after {:?}", node + 1, began.elapsed());
         }
         let told = load.end().await;
-        assert_none_failed(&told);
+        told.assert_none_failed();
         assert!(told.good > 1_000, "{}", told.good);
         cluster.end().await;
     });
@@ -135,7 +121,7 @@ fn a_node_is_drained_under_load_and_removed_and_what_stands_against_it_is_named(
         cluster.nigh(other, &["drain", "n9"]).await.refused(3, &["NO_SUCH_NODE"]);
 
         // The one that leads, under load: leadership, vote, work.
-        let load = Sticky::start(&ports(&cluster, &all), path, CALLERS, RATE);
+        let load = Sticky::start(&cluster.http_ports(&all), path, CALLERS, RATE);
         load.until(Duration::from_secs(1)).await;
         let began = Instant::now();
         let drained = cluster.nigh(other, &["-o", "json", "drain", &name, "--wait"]).await;
@@ -174,8 +160,24 @@ fn a_node_is_drained_under_load_and_removed_and_what_stands_against_it_is_named(
         let gone = gone.unwrap();
         let name = cluster.node(gone).name().to_owned();
         cluster.nigh(other, &["drain", &name, "--wait"]).await.succeeded();
+        // Whoever has copied its identity is heard no longer than it is itself.
+        let copied = std::fs::read(cluster.node(gone).data().join("identity/node.pem")).unwrap();
+        let asks = async |port: u16| {
+            let channel = peer_channel(port, Shows::Pem(copied.clone())).await;
+            ControlClient::new(channel).identify(IdentifyRequest {}).await
+        };
+        asks(cluster.node(other).peer()).await.unwrap();
         let said = cluster.nigh(other, &["remove", &name]).await;
+        let removed = Instant::now();
         said.succeeded();
+        for node in all.iter().copied().filter(|node| *node != gone) {
+            wait_until("its certificate is refused", Duration::from_secs(10), || async {
+                let answer = asks(cluster.node(node).peer()).await;
+                Seen::when(answer.is_err(), answer)
+            })
+            .await;
+        }
+        eprintln!("its certificate is refused everywhere {:?} after", removed.elapsed());
         cluster.expect_log("cannot go on", "a removed node says why it stops");
         let status = cluster.ends_by_itself(gone).await;
         assert!(!status.success());
@@ -184,7 +186,7 @@ fn a_node_is_drained_under_load_and_removed_and_what_stands_against_it_is_named(
         cluster.formed().await;
 
         let told = load.end().await;
-        assert_none_failed(&told);
+        told.assert_none_failed();
         cluster.end().await;
     });
 }
@@ -199,7 +201,7 @@ fn a_cluster_grows_from_three_to_nine_nodes_and_shrinks_to_four_under_load() {
         let first: Vec<usize> = (0..3).collect();
         cluster.answers(&first, "/hello", Duration::from_secs(10)).await;
         // Calls enter at nodes that stay.
-        let load = Load::start(ports(&cluster, &first), "/hello", 100);
+        let load = Load::start(cluster.http_ports(&first), "/hello", 100);
         let began = Instant::now();
         for size in [5, 9] {
             while cluster.len() < size {

@@ -11,9 +11,8 @@ fn a_new_revision_takes_over_under_load_without_a_failed_call() {
         let all = [0, 1, 2];
         let first = cluster.deploy(0, &App::new("page", component("hello"))).await;
         cluster.answers(&all, "/page", Duration::from_secs(5)).await;
-        let ports = all.map(|node| cluster.node(node).http()).to_vec();
 
-        let load = Load::start(ports, "/page", 100);
+        let load = Load::start(cluster.http_ports(&all), "/page", 100);
         load.until(Duration::from_secs(1)).await;
         let begun = load.elapsed();
         let second = cluster.deploy(2, &App::new("page", component("greet-c"))).await;

@@ -19,7 +19,7 @@ const RATE: u32 = 200;
 /// Calls under way at once; more means that answers do not come any more.
 const PENDING_MAX: usize = 2_000;
 /// The longest that calls go on.
-const DURATION_MAX: Duration = Duration::from_secs(900);
+const DURATION_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long a client waits at one node before it goes to another.
 const TRY_LIMIT: Duration = Duration::from_secs(2);
 /// Failures of a phase that are shown in words.

@@ -34,9 +34,7 @@ impl Cut {
         let process = docker(&["inspect", "--format", "{{.State.Pid}}", &own]).await;
         let cut = Self { process };
         for other in others {
-            let other = project.container(*other).await;
-            let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-            let address = docker(&["inspect", "--format", format, &other]).await;
+            let address = project.address(*other).await;
             for (chain, side) in [("INPUT", "--source"), ("OUTPUT", "--destination")] {
                 let rule = ["--append", chain, side, &address, "--jump", "DROP"];
                 cut.iptables(&rule).await.succeeded();

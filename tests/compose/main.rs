@@ -14,6 +14,7 @@ mod harness;
 mod calls;
 mod cut;
 mod engine;
+mod faults;
 mod files;
 mod nodes;
 mod project;

@@ -107,6 +107,14 @@ impl Project {
         .await
     }
 
+    /// The nodes that vote, by the word of one that runs.
+    pub(crate) async fn voters(&self, asked: usize) -> Vec<usize> {
+        let raft = self.grpc(asked).raft().await.expect("a node that runs says who votes");
+        let voters = raft.members.iter().filter(|member| member.role != "learner");
+        let named = |name: &str| NODES.iter().position(|node| *node == name);
+        voters.map(|member| named(&member.node).expect("it is of the files")).collect()
+    }
+
     /// Waits until a node says that the control plane is out of its reach.
     pub(crate) async fn is_alone(&self, node: usize) {
         let name = format!("{} reaches no majority", NODES[node]);

@@ -16,14 +16,14 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use crate::engine::{Compose, docker, docker_now};
+use crate::engine::{Compose, IMAGE, docker, docker_now};
 use crate::harness::turn::is_failing;
 use crate::harness::{Ports, Ran, repository};
 
 /// What the names of all projects of tests begin with.
 const PREFIX: &str = "nigh-test-";
 /// No test lives longer.
-const AGE_MAX: Duration = Duration::from_secs(30 * 60);
+const AGE_MAX: Duration = Duration::from_secs(45 * 60);
 /// What compose marks everything with that it makes.
 const LABEL: &str = "com.docker.compose.project";
 /// Lines of each log that a failing test prints.
@@ -31,6 +31,10 @@ const TAIL_LINES: &str = "60";
 
 /// The nodes of the files, in the order of their ports.
 pub(crate) const NODES: [&str; 7] = ["eu-1", "us-1", "ap-1", "eu-2", "us-2", "ap-2", "eu-3"];
+
+/// The regions of the first five, and who is in them.
+pub(crate) const REGIONS: [(&str, &[usize]); 3] =
+    [("eu-west-1", &[0, 3]), ("us-east-1", &[1, 4]), ("ap-northeast-1", &[2])];
 
 /// A project that may run.
 pub(crate) struct Project {
@@ -74,6 +78,11 @@ impl Project {
         self.ports.of_node(node)
     }
 
+    /// The HTTP ports of nodes on the host.
+    pub(crate) fn https(&self, nodes: &[usize]) -> Vec<u16> {
+        nodes.iter().map(|node| self.http(*node)).collect()
+    }
+
     /// The API port of a node on the host.
     pub(crate) fn api(&self, node: usize) -> u16 {
         self.ports.of_node(node) + 1
@@ -99,6 +108,40 @@ impl Project {
         let id = docker(&["ps", "-aq", "--filter", &project, "--filter", &service]).await;
         assert!(!id.is_empty() && !id.contains('\n'), "{} has containers `{id}`", NODES[node]);
         id
+    }
+
+    /// The containers of nodes.
+    pub(crate) async fn containers(&self, nodes: &[usize]) -> Vec<String> {
+        let mut containers = Vec::new();
+        for node in nodes {
+            containers.push(self.container(*node).await);
+        }
+        containers
+    }
+
+    /// The network that the nodes are on.
+    pub(crate) fn network(&self) -> String {
+        format!("{}_nodes", self.name)
+    }
+
+    /// The address of a node on that network.
+    pub(crate) async fn address(&self, node: usize) -> String {
+        self.address_of(&self.container(node).await).await
+    }
+
+    pub(crate) async fn address_of(&self, container: &str) -> String {
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        docker(&["inspect", "--format", format, container]).await
+    }
+
+    /// Starts a node of a cluster of its own on the same network.
+    pub(crate) async fn start_stranger(&self) -> String {
+        let (label, network) = (format!("{LABEL}={}", self.name), self.network());
+        let mut args = vec!["run", "--detach", "--label", &label, "--network", &network];
+        args.extend(["--env", "NIGH_NAME=stranger", "--env", "NIGH_REGION=eu-west-1"]);
+        args.extend(["--env", "NIGH_ADVERTISE=stranger", "--env", "NIGH_BOOTSTRAP=true"]);
+        args.extend(["--memory", "512m", IMAGE]);
+        docker(&args).await
     }
 
     /// What moves the ports of the files.

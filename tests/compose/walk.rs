@@ -4,35 +4,41 @@
 use std::time::{Duration, Instant};
 
 use crate::calls::Calls;
-use crate::cut::{self, Cut};
 use crate::engine::{self, docker};
+use crate::faults::{self, without};
+use crate::harness::repository;
 use crate::harness::turn::{Needs, run};
-use crate::harness::{Seen, repository, wait_until};
 use crate::project::{NODES, Project};
 
 /// What is called; every node answers it.
 const PATH: &str = "/hello";
-/// How long a node is paused: longer than it takes to be seen as dead.
-const PAUSE: Duration = Duration::from_secs(10);
-/// The others have chosen a leader by then.
-const LEADER_LIMIT: Duration = Duration::from_secs(20);
 /// The override that has two more nodes.
 const SEVEN: &str = "compose.seven.yaml";
+/// How often the leader is killed, and how many seconds the majority is lost: enough to see that it
+/// works. Measuring asks for more by these variables.
+const KILLS: (&str, u64) = ("NIGH_WALK_KILLS", 2);
+const LOST_S: (&str, u64) = ("NIGH_WALK_LOST_S", 15);
+/// The longest that all of it may take.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 #[test]
 fn a_cluster_of_containers_answers_every_call_whatever_is_done_to_it() {
     let Some(compose) = engine::found() else { return };
-    run(Needs::Quiet, Duration::from_secs(900), async move {
+    run(Needs::Quiet, LIMIT, async move {
         let project = Project::new(compose);
         let five: Vec<usize> = (0..5).collect();
         starts_and_answers(&project, &five).await;
 
-        let ports = |nodes: &[usize]| nodes.iter().map(|node| project.http(*node)).collect();
-        let calls = Calls::start(ports(&five), PATH);
-        kill(&project, &calls, &five).await;
-        cut_off(&project, &calls, &five).await;
-        pause(&project, &calls, &five).await;
-        restart(&project, &calls, &five).await;
+        let calls = Calls::start(project.https(&five), PATH);
+        let kills = usize::try_from(asked(KILLS)).unwrap();
+        faults::kill_leaders(&project, &calls, &five, kills).await;
+        faults::kill_worker(&project, &calls, &five).await;
+        faults::cut_off_each_region(&project, &calls, &five).await;
+        faults::pause(&project, &calls, &five).await;
+        faults::change_address(&project, &calls, &five).await;
+        let lost = Duration::from_secs(asked(LOST_S));
+        faults::lose_the_majority(&project, &calls, &five, lost).await;
+        faults::restart(&project, &calls, &five, PATH).await;
 
         let seven: Vec<usize> = (0..7).collect();
         calls.phase("add two nodes");
@@ -40,9 +46,12 @@ fn a_cluster_of_containers_answers_every_call_whatever_is_done_to_it() {
         project.formed(&seven).await;
         project.answers(&seven, PATH).await;
         calls.phase("call all seven");
-        calls.call(ports(&seven));
+        calls.call(project.https(&seven));
         project.agree(&seven).await;
-        leave(&project, &calls, &seven).await;
+        let leader = project.leader(0).await;
+        let six = leave(&project, &calls, &seven, leader).await;
+        let worker = *six.last().unwrap();
+        leave(&project, &calls, &six, worker).await;
 
         let phases = calls.end().await;
         for phase in &phases {
@@ -59,6 +68,12 @@ fn a_cluster_of_containers_answers_every_call_whatever_is_done_to_it() {
         project.compose(&[SEVEN], &["down", "--volumes"]).await.succeeded();
         eprintln!("down after {:.1?}", began.elapsed());
     });
+}
+
+/// What a variable asks for, or what it is without.
+fn asked((variable, usual): (&str, u64)) -> u64 {
+    let Ok(text) = std::env::var(variable) else { return usual };
+    text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number"))
 }
 
 /// From nothing to an answer at every node, with the times that it takes.
@@ -89,109 +104,17 @@ async fn idle(project: &Project, nodes: &[usize]) {
     eprintln!("idle:\n{}", docker(&args).await);
 }
 
-fn without(nodes: &[usize], one: usize) -> Vec<usize> {
-    nodes.iter().copied().filter(|node| *node != one).collect()
-}
-
-/// SIGKILL for a node that does not lead, then for the one that does.
-async fn kill(project: &Project, calls: &Calls, nodes: &[usize]) {
-    let leader = project.leader(nodes[0]).await;
-    for victim in [without(nodes, leader)[0], leader] {
-        let what = if victim == leader { "leader" } else { "worker" };
-        let others = without(nodes, victim);
-        let container = project.container(victim).await;
-        calls.phase(format!("kill the {what} {}", NODES[victim]));
-        docker(&["kill", &container]).await;
-        let killed = Instant::now();
-        if victim == leader {
-            let asked = others[0];
-            wait_until("another node leads", LEADER_LIMIT, || async {
-                let status = project.status(asked).await;
-                let leads = status.as_ref().is_ok_and(|status| {
-                    !status.leader.is_empty() && status.leader != NODES[leader]
-                });
-                Seen::when(leads, status)
-            })
-            .await;
-            eprintln!("another node leads {:.1?} after the kill", killed.elapsed());
-        }
-        project.sees(&others, victim, "dead").await;
-        eprintln!("all others see it dead {:.1?} after the kill", killed.elapsed());
-        calls.phase(format!("start {} again", NODES[victim]));
-        docker(&["start", &container]).await;
-        project.formed(nodes).await;
-    }
-}
-
-/// Nothing gets through between a node and its peers; that it is cut off is seen on both sides
-/// before anything is concluded from it.
-async fn cut_off(project: &Project, calls: &Calls, nodes: &[usize]) {
-    if let Err(why) = cut::can_cut() {
-        return eprintln!("NOT DONE: {why}");
-    }
-    let node = project.leader(nodes[0]).await;
-    let others = without(nodes, node);
-    calls.phase(format!("cut off {}, which leads", NODES[node]));
-    let cut = Cut::between(project, node, &others).await;
-    project.sees(&others, node, "dead").await;
-    project.is_alone(node).await;
-    calls.phase(format!("{} is cut off", NODES[node]));
-    // Something is decided without it, which it cannot know.
-    let echo = repository().join("examples/echo").display().to_string();
-    project.nigh(others[0], &["deploy", &echo]).await.succeeded();
-    let behind = project.status(node).await.unwrap().applied_index;
-    assert!(behind < project.status(others[0]).await.unwrap().applied_index);
-    calls.phase(format!("{} is back", NODES[node]));
-    cut.heal().await;
-    project.formed(nodes).await;
-    project.agree(nodes).await;
-}
-
-/// A node that stands still, with its sockets open, and then goes on as if nothing had been.
-async fn pause(project: &Project, calls: &Calls, nodes: &[usize]) {
-    let node = project.leader(nodes[0]).await;
-    let others = without(nodes, node);
-    let container = project.container(node).await;
-    calls.phase(format!("pause {}, which leads", NODES[node]));
-    let paused = tokio::time::Instant::now();
-    docker(&["pause", &container]).await;
-    project.sees(&others, node, "dead").await;
-    tokio::time::sleep_until(paused + PAUSE).await;
-    docker(&["unpause", &container]).await;
-    calls.phase(format!("{} goes on", NODES[node]));
-    project.formed(nodes).await;
-    project.agree(nodes).await;
-}
-
-/// All nodes in order, each when the one before is back.
-async fn restart(project: &Project, calls: &Calls, nodes: &[usize]) {
-    for node in nodes {
-        let container = project.container(*node).await;
-        calls.phase(format!("restart {}", NODES[*node]));
-        let began = Instant::now();
-        docker(&["restart", "--time", "45", &container]).await;
-        let restarted = began.elapsed();
-        project.formed(nodes).await;
-        project.answers(nodes, PATH).await;
-        eprintln!("restarted after {restarted:.1?}, formed after {:.1?}", began.elapsed());
-    }
-    project.agree(nodes).await;
-}
-
-/// One of seven goes for good: it hands over what it does, is removed, and only then stopped.
-async fn leave(project: &Project, calls: &Calls, nodes: &[usize]) {
-    if project.nigh(0, &["drain", "--help"]).await.exit != Some(0) {
-        return eprintln!("NOT DONE: this build drains no node");
-    }
-    let leaver = project.leader(nodes[0]).await;
-    let others = without(nodes, leaver);
+/// A node goes for good: it hands over what it does, is removed, and only then stopped. Who is left.
+async fn leave(project: &Project, calls: &Calls, nodes: &[usize], leaver: usize) -> Vec<usize> {
+    let others = without(nodes, &[leaver]);
     let name = NODES[leaver];
-    calls.phase(format!("drain {name}, which leads"));
+    calls.phase(format!("drain {name}"));
     project.nigh(others[0], &["drain", name, "--wait"]).await.succeeded();
-    calls.call(others.iter().map(|node| project.http(*node)).collect());
+    calls.call(project.https(&others));
     calls.phase(format!("remove {name}"));
     project.nigh(others[0], &["remove", name]).await.succeeded();
-    docker(&["stop", "--time", "45", &project.container(leaver).await]).await;
+    docker(&["stop", "--time", faults::GRACE_S, &project.container(leaver).await]).await;
     project.formed(&others).await;
     project.agree(&others).await;
+    others
 }

@@ -216,6 +216,11 @@ impl Cluster {
         self.folder.path()
     }
 
+    /// The HTTP ports of these nodes.
+    pub(crate) fn http_ports(&self, nodes: &[usize]) -> Vec<u16> {
+        nodes.iter().map(|index| self.nodes[*index].http()).collect()
+    }
+
     /// Calls over HTTP that enter at a node.
     pub(crate) fn http(&self, index: usize) -> Caller {
         Caller::new(self.nodes[index].http())

@@ -37,7 +37,7 @@ pub(crate) use node::{Node, Start};
 pub(crate) use ports::Ports;
 pub(crate) use raw::Raw;
 pub(crate) use server::Server;
-pub(crate) use sticky::{Sticky, Told};
+pub(crate) use sticky::Sticky;
 pub(crate) use stranger::{Came, Shows, babble, knock, peer_channel};
 pub(crate) use tls::Credentials;
 pub(crate) use turn::{Needs, run};

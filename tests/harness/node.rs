@@ -113,6 +113,13 @@ impl Node {
         &self.data
     }
 
+    /// The same folder while it runs, where it may lie on a disk that only it sees.
+    pub(crate) fn data_as_it_sees_it(&self) -> PathBuf {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let own = self.data.strip_prefix("/").expect("the test's folder has an absolute path");
+        Path::new("/proc").join(pid.to_string()).join("root").join(own)
+    }
+
     pub(crate) fn log(&self) -> &Path {
         &self.log
     }

@@ -35,6 +35,20 @@ pub(crate) struct Told {
     pub(crate) slowest: Duration,
 }
 
+impl Told {
+    /// Every call was answered; prints how it went.
+    #[track_caller]
+    pub(crate) fn assert_none_failed(&self) {
+        let Self { good, bad, connections, unsent, slowest } = self;
+        eprintln!(
+            "{good} calls answered, {} failed; {connections} connections, {unsent} calls sent on \
+             another as not a byte had left; the slowest took {slowest:?}",
+            bad.len(),
+        );
+        assert!(bad.is_empty(), "{:#?}", &bad[..bad.len().min(10)]);
+    }
+}
+
 /// Load that is being sent.
 pub(crate) struct Sticky {
     stop: CancellationToken,

@@ -27,15 +27,15 @@ pub(crate) enum Shows {
     Nothing,
     /// A certificate for this name by an authority of its own.
     Own(String),
-    /// This certificate and key, in PEM.
-    Pem(Vec<u8>, Vec<u8>),
+    /// The certificate and key in this PEM.
+    Pem(Vec<u8>),
 }
 
 impl Shows {
     /// What a node shows: its certificate and key, as they lie in its data folder now.
     pub(crate) fn those_of(data: &Path) -> Self {
-        let read = |name| std::fs::read(data.join("identity").join(name)).expect("it is there");
-        Self::Pem(read("node.pem"), read("node.key"))
+        let pem = std::fs::read(data.join("identity/node.pem"));
+        Self::Pem(pem.expect("it is there"))
     }
 }
 
@@ -97,10 +97,10 @@ async fn handshake(port: u16, shows: Shows) -> std::io::Result<TlsStream<TcpStre
             let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
             config.with_client_auth_cert(vec![certificate], key).expect("they fit")
         }
-        Shows::Pem(certificate, key) => {
-            let chain = CertificateDer::pem_slice_iter(&certificate);
+        Shows::Pem(pem) => {
+            let chain = CertificateDer::pem_slice_iter(&pem);
             let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates in PEM");
-            let key = PrivateKeyDer::from_pem_slice(&key).expect("a key in PEM");
+            let key = PrivateKeyDer::from_pem_slice(&pem).expect("a key in PEM");
             config.with_client_auth_cert(chain, key).expect("they fit")
         }
     };

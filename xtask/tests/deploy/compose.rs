@@ -12,8 +12,8 @@ const OVERRIDES: [&str; 4] =
     ["compose.chaos.yaml", "compose.delay.yaml", SEVEN, "compose.three.yaml"];
 /// Files that define whole services.
 const WHOLE: [&str; 2] = [BASE, SEVEN];
-/// HTTP and API of the first node, and how far the next one's are from them.
-const FIRST_PORTS: [usize; 2] = [8080, 7400];
+/// API and HTTP of the first node, and how far the next one's are from them.
+const FIRST_PORTS: [usize; 2] = [7400, 8080];
 const PORTS_APART: usize = 10;
 /// The order in which the nodes got their ports.
 const NODES: [&str; 7] = ["eu-1", "us-1", "ap-1", "eu-2", "us-2", "ap-2", "eu-3"];
@@ -55,7 +55,7 @@ fn every_node_has_a_name_a_volume_and_ports_of_its_own_on_loopback_only() {
         let region = environment["NIGH_REGION"].as_str().unwrap();
         assert!(region.starts_with(&name[..2]), "{name} is in {region}");
         let mut ports = Vec::new();
-        for (first, (to, word)) in FIRST_PORTS.into_iter().zip([(8080, "HTTP"), (7400, "API")]) {
+        for (first, (to, word)) in FIRST_PORTS.into_iter().zip([(7400, "API"), (8080, "HTTP")]) {
             let variable = format!("NIGH_{}_{word}", name.to_uppercase().replace('-', "_"));
             let port = first + index * PORTS_APART;
             ports.push(format!("127.0.0.1:${{{variable}:-{port}}}:{to}"));
