@@ -1,9 +1,9 @@
-//! Who changed what: an entry for every command that was decided, kept in the state.
+//! Who changed what, and who read everything: an entry for every command that was decided, kept in the state.
 
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Grant, TokenId};
-use crate::command::{Command, Outcome};
+use crate::command::{Command, Deed, Outcome};
 use crate::ids::NodeId;
 
 /// Who asked for a change, from where. None stands behind what the cluster does by itself.
@@ -88,5 +88,7 @@ fn describe(command: &Command) -> (&'static str, String) {
         Command::RotateGossipKeys => ("rotate-gossip-keys", String::new()),
         Command::RaiseFeatureLevel { level } => ("raise-feature-level", level.to_string()),
         Command::RestoreApp { app } => ("restore", app.name.to_string()),
+        Command::Note { deed: Deed::TransferLeader { to } } => ("transfer-leader", to.to_string()),
+        Command::Note { deed: Deed::Backup } => ("backup", String::new()),
     }
 }

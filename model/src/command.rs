@@ -16,7 +16,7 @@ use crate::trust::Authority;
 
 /// The newest feature level of this build: it knows every command up to it. A new command gets the
 /// next level, so that it is not proposed before every node of a cluster knows it.
-pub const FEATURE_LEVEL: u32 = if cfg!(feature = "previous-build") { 1 } else { 2 };
+pub const FEATURE_LEVEL: u32 = if cfg!(feature = "previous-build") { 1 } else { 3 };
 
 /// A command with what makes its application a pure function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,6 +165,23 @@ pub enum Command {
         /// The app.
         app: App,
     },
+    /// Note for the audit log what somebody does that changes nothing here.
+    Note {
+        /// What it is.
+        deed: Deed,
+    },
+}
+
+/// What an administrator does that is no change of the state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deed {
+    /// Hands leadership over.
+    TransferLeader {
+        /// To this node.
+        to: NodeId,
+    },
+    /// Reads everything.
+    Backup,
 }
 
 impl Command {
@@ -192,6 +209,7 @@ impl Command {
             Self::RaiseFeatureLevel { .. } | Self::RestoreApp { .. } | Self::SetDraining { .. } => {
                 2
             }
+            Self::Note { .. } => 3,
         }
     }
 }

@@ -53,7 +53,8 @@ async fn is_answered(cluster: &Cluster, node: usize, who: &Credentials, expected
 #[test]
 fn roles_hold_on_every_node_and_changes_are_audited() {
     run(Needs::Room, Duration::from_secs(120), async {
-        let cluster = Cluster::start(Layout::of(&["eu-west-1", "us-east-1"])).await;
+        let cluster =
+            Cluster::start(Layout::of(&["eu-west-1", "us-east-1", "ap-northeast-1"])).await;
         let viewer = token(&cluster, "looks", &["--role", "viewer"]).await;
         let deployer = token(&cluster, "ships", &["--role", "deployer"]).await;
         for who in [&viewer, &deployer] {
@@ -77,6 +78,12 @@ fn roles_hold_on_every_node_and_changes_are_audited() {
 
         revoked_and_expired(&cluster, &viewer).await;
 
+        let other = (cluster.leader().await + 1) % 3;
+        let name = cluster.node(other).name();
+        cluster.nigh(0, &["operator", "transfer-leader", name]).await.succeeded();
+        let path = folder.path().join("backup").display().to_string();
+        cluster.nigh(0, &["operator", "backup", &path]).await.succeeded();
+
         let audit = cluster.nigh(1, &["-o", "json", "operator", "audit"]).await.json();
         let audit = audit.as_array().unwrap();
         let of = |action: &str, target: &str| {
@@ -91,6 +98,9 @@ fn roles_hold_on_every_node_and_changes_are_audited() {
         assert!(deployed["from"].as_str().unwrap().starts_with("127.0.0.1:"), "{deployed}");
         assert_eq!(of("revoke-token", &id_of(&viewer))["node"], "n1");
         assert!(of("bootstrap", "n1")["token"].is_null(), "the cluster did it by itself");
+        for action in ["transfer-leader", "backup"] {
+            assert_eq!(of(action, "")["token"], id_of(cluster.credentials()), "{action}");
+        }
         let last = cluster.nigh(0, &["-o", "json", "operator", "audit", "-n", "1"]).await.json();
         assert_eq!(last.as_array().unwrap().len(), 1);
         cluster.end().await;

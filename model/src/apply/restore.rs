@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(refused.reason(), "NODE_TOO_OLD");
         let id = crate::ids::NodeId(1);
         apply(&mut state, Command::UpdateNode { id, node: node("a", FEATURE_LEVEL) }).unwrap();
-        assert_eq!(state.supported_level(), 2);
+        assert_eq!(state.supported_level(), FEATURE_LEVEL);
         apply(&mut state, Command::RaiseFeatureLevel { level: 2 }).unwrap();
         assert_eq!(state.level(), 2);
         // Now an older build can neither come nor come back.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_model::audit::Actor;
-use nigh_model::command::Command;
+use nigh_model::command::{Command, Deed};
 use nigh_model::refusal::Refusal;
 use nigh_model::suggest::nearest;
 use nigh_model::{App, Digest, Kind, Node, NodeId};
@@ -86,6 +86,17 @@ impl ClusterService {
         }
         let (_, outcome) =
             self.control.propose_by(Some(by), None, Command::RestoreApp { app }).await?;
+        outcome.map(|_| ()).map_err(|refusal| refused(&refusal))
+    }
+
+    /// Has the audit log name who is about to do something that changes nothing in the state;
+    /// not while some node is of a build that would not know the entry.
+    async fn note(&self, by: Actor, deed: Deed) -> Result<(), Status> {
+        let command = Command::Note { deed };
+        if self.control.not_yet(&command).is_some() {
+            return Ok(());
+        }
+        let (_, outcome) = self.control.propose_by(Some(by), None, command).await?;
         outcome.map(|_| ()).map_err(|refusal| refused(&refusal))
     }
 
@@ -218,6 +229,7 @@ impl cluster_server::Cluster for ClusterService {
         &self,
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        let by = actor(&request, self.control.own)?;
         let name = request.into_inner().node;
         let node = self.named(&name)?;
         let (leader, mut client) = self.leader_client()?;
@@ -225,6 +237,7 @@ impl cluster_server::Cluster for ClusterService {
             let term = self.control.health.now().term;
             return Ok(Response::new(v1::TransferLeaderResponse { leader: name, term }));
         }
+        self.note(by, Deed::TransferLeader { to: node.id }).await?;
         let request = peer::TransferLeaderRequest {
             cluster_id: self.control.cluster.to_string(),
             to: node.id.0,
@@ -289,8 +302,9 @@ impl cluster_server::Cluster for ClusterService {
 
     async fn backup(
         &self,
-        _: Request<v1::BackupRequest>,
+        request: Request<v1::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
+        self.note(actor(&request, self.control.own)?, Deed::Backup).await?;
         // What was answered before this call is in it; and it is one state, whatever comes next.
         self.control.read_barrier().await?;
         let (pieces, coming) = mpsc::channel(PIECES_AHEAD);
