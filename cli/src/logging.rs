@@ -18,8 +18,9 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::failure::{Failure, Result};
 
 /// What a node says, and of the libraries under it only what is unexpected. Raft's library tells of
-/// every message that a dead member does not answer; nigh says once that it is dead.
-const DEFAULT: &str = "warn,nigh=info,openraft=error";
+/// every message that a dead member does not answer; nigh says once that it is dead. The database of
+/// the state tells of what a crash cut off in it; nigh says what it must build again.
+const DEFAULT: &str = "warn,nigh=info,openraft=error,sled::pagecache::blob_io=error";
 /// On a terminal that shows something else: what is unexpected.
 const QUIET: &str = "error,nigh=warn";
 

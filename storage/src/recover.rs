@@ -20,7 +20,6 @@ use crate::error::{Context as _, Error};
 use crate::identity::{DataDir, Identity, NODE_NAME};
 use crate::raft::{
     LogId, LogStore, Membership, Published, RaftNode, SnapshotMeta, Snapshots, TypeConfig, Vote,
-    snapshot,
 };
 use crate::stores::{Options, Stores};
 use crate::wal::Wal;
@@ -151,7 +150,7 @@ impl Survivor {
         }
         disk.create_dir(&new).on("create", &new)?;
         let (snapshots, _) = Snapshots::open(disk.clone(), &new.join("snapshots"))?;
-        snapshots.save(&meta, &snapshot::encode(&meta, &state))?;
+        snapshots.save(&meta, &state)?;
         let log = LogStore::new(Wal::open(disk.clone(), &new.join("log"))?);
         log.begin_after(&Vote::new(term, own.0), log_id)?;
         drop(log);

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use nigh_model::Digest;
-use nigh_storage::raft::snapshot;
 use nigh_storage::{Error, Stores};
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{RaftLogReader as _, RaftLogStorage as _, RaftStateMachine as _};
@@ -93,8 +92,7 @@ async fn state(stores: &mut Stores, expected: &Expected) -> Result<Verdict, Stri
     }
     let current = stores.machine.get_current_snapshot().await.map_err(|error| error.to_string())?;
     if let Some(current) = &current {
-        let (meta, state) =
-            snapshot::decode(&current.snapshot).map_err(|error| error.to_string())?;
+        let (meta, state) = current.snapshot.decode().map_err(|error| error.to_string())?;
         if meta != current.meta || state != expected.states[state.applied as usize] {
             return Err("another snapshot".to_owned());
         }

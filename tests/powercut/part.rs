@@ -8,8 +8,9 @@ use nigh_model::{
     Addresses, ClusterId, Command, Digest, Envelope, NodeName, Region, RequestId, State,
     command::NodeSpec,
 };
+use nigh_storage::disk::FaultyDisk;
 use nigh_storage::raft::{
-    Entry, LogId, Membership, Proposal, Published, SnapshotMeta, Vote, snapshot,
+    Entry, LogId, Membership, Proposal, Published, SnapshotMeta, Snapshots, Vote,
 };
 use nigh_storage::wal::Wal;
 use nigh_storage::{
@@ -219,14 +220,20 @@ async fn look_log(folder: &Path, acknowledged: &[String]) -> Looked {
 }
 
 async fn write_snapshots(mut stores: Stores) {
+    let disk = Arc::new(FaultyDisk::new());
+    let (leader, _) = Snapshots::open(disk, Path::new("/leader")).unwrap();
     let mut state = State::default();
     for index in 1.. {
         nigh_model::apply(&mut state, index, &envelope(index));
         if index % 3 == 0 {
             let last_log_id = Some(log_id(index));
             let meta = SnapshotMeta { last_log_id, last_membership: Membership::default() };
-            let bytes = snapshot::encode(&meta, &state);
-            stores.machine.install_snapshot(&meta, bytes).await.unwrap();
+            // As a leader's disk holds it, and as it comes from there.
+            let sent = leader.save(&meta, &state).unwrap();
+            let mut incoming = stores.machine.snapshots().receive().unwrap();
+            incoming.write(&sent.piece(0, usize::MAX).unwrap()).unwrap();
+            let arrived = incoming.finish(&meta).unwrap();
+            stores.machine.install_snapshot(&meta, arrived).await.unwrap();
             // Raft does this next.
             stores.log.purge(log_id(index)).await.unwrap();
             held(format!("installed {index}"));

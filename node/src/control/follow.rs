@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nigh_model::{NodeId, State, apply, command};
+use nigh_model::{NodeId, apply, command};
 use nigh_proto::peer::v1::control_client::ControlClient;
 use nigh_proto::peer::v1::watch_event::Event;
 use nigh_proto::peer::v1::{Entries, SnapshotPiece, WatchRequest};
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::health::Health;
 use super::propose::Control;
 use super::start::removed;
+use super::state_stream::{Arriving, Unfit};
 use crate::peer::{Lane, NODE_REMOVED};
 
 /// A replica that says nothing for this long is left: it promises a word twice a second.
@@ -28,8 +29,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 const NEARER_FACTOR: f64 = 2.0;
 /// … and by this much, in ms: within a region it does not matter.
 const NEARER_MS: f64 = 5.0;
-/// Largest state taken from a replica.
-const STATE_BYTES_MAX: usize = 1 << 30;
 
 /// Follows the state while this node holds no Raft log, until cancelled.
 ///
@@ -83,6 +82,15 @@ impl From<tonic::Status> for Left {
             // The registry knows no more of it; and ids are never used again.
             Some(NODE_REMOVED) => Self::Removed,
             _ => Self::Broken(status.message().to_owned()),
+        }
+    }
+}
+
+impl From<Unfit> for Left {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::TooLarge => Self::Broken(unfit.to_string()),
+            Unfit::Undecodable(_) => Self::Unknown(unfit.to_string()),
         }
     }
 }
@@ -165,12 +173,12 @@ async fn follow(control: &Control, source: &Source) -> Result<(), Left> {
     };
     let opened = tokio::time::timeout(OPEN_TIMEOUT, client.watch(request)).await;
     let mut events = opened.map_err(|_| broken("it did not answer"))??.into_inner();
-    let mut pieces = Vec::new();
+    let mut arriving = None;
     let mut look = Instant::now() + LOOK_INTERVAL;
     loop {
         if Instant::now() >= look {
             look = Instant::now() + LOOK_INTERVAL;
-            if pieces.is_empty() && is_far_nearer(control, source) {
+            if arriving.is_none() && is_far_nearer(control, source) {
                 tracing::info!(from = ?source, "a nearer replica is there: it is followed from now on");
                 return Ok(());
             }
@@ -180,8 +188,9 @@ async fn follow(control: &Control, source: &Source) -> Result<(), Left> {
         let event = event.ok_or_else(|| broken("it stopped"))?;
         match event.event {
             Some(Event::Snapshot(piece)) => {
-                take_piece(control, &mut pieces, piece)?;
-                if matches!(source, Source::Hint(_)) && pieces.is_empty() {
+                let last = piece.last;
+                take_piece(control, &mut arriving, piece).await?;
+                if matches!(source, Source::Hint(_)) && last {
                     return Err(broken("the registry is known now"));
                 }
             }
@@ -198,15 +207,17 @@ async fn follow(control: &Control, source: &Source) -> Result<(), Left> {
     }
 }
 
-fn take_piece(control: &Control, pieces: &mut Vec<u8>, piece: SnapshotPiece) -> Result<(), Left> {
-    if pieces.len() + piece.data.len() > STATE_BYTES_MAX {
-        return Err(Left::Broken("its state is larger than 1 GiB".to_owned()));
-    }
-    pieces.extend_from_slice(&piece.data);
-    if piece.last {
-        let state: State = rmp_serde::from_slice(pieces)
-            .map_err(|error| Left::Unknown(format!("the state does not decode: {error}")))?;
-        pieces.clear();
+async fn take_piece(
+    control: &Control,
+    arriving: &mut Option<Arriving>,
+    piece: SnapshotPiece,
+) -> Result<(), Left> {
+    let state = arriving.get_or_insert_with(Arriving::begin);
+    state.add(piece.data).await?;
+    if piece.last
+        && let Some(arriving) = arriving.take()
+    {
+        let state = arriving.end().await?;
         let before = control.decided.state().applied;
         let index = state.applied;
         if before == 0 {

@@ -23,6 +23,7 @@ mod raft_service;
 mod remove;
 mod service;
 mod start;
+mod state_stream;
 
 pub(crate) use absences::Absences;
 pub(crate) use departure::Remains;

@@ -202,13 +202,10 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let head = self.message(&(vote, &snapshot.meta))?;
-        let data: Bytes = snapshot.snapshot;
         let first = SnapshotChunk { head: Some(head), data: Bytes::new() };
-        let rest = (0..data.len().div_ceil(CHUNK_BYTES)).map(move |n| {
-            let end = data.len().min((n + 1) * CHUNK_BYTES);
-            SnapshotChunk { head: None, data: data.slice(n * CHUNK_BYTES..end) }
-        });
-        let chunks = futures::stream::iter(std::iter::once(first).chain(rest));
+        let rest =
+            pieces(Arc::new(snapshot.snapshot)).map(|data| SnapshotChunk { head: None, data });
+        let chunks = futures::stream::iter([first]).chain(rest);
         let mut client = self.client(self.lane);
         let call = tokio::time::timeout(option.hard_ttl(), client.snapshot(chunks));
         tokio::select! {
@@ -228,6 +225,26 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         self.unary(&req, &option, Unary::TransferLeader).await
     }
+}
+
+/// A snapshot as it is read from the disk, a piece at a time. One that cannot be read ends early,
+/// and is refused by whom it is sent to.
+fn pieces(snapshot: Arc<SnapshotData>) -> impl Stream<Item = Bytes> + Send + 'static {
+    futures::stream::unfold(0, move |at| {
+        let snapshot = snapshot.clone();
+        async move {
+            let read = tokio::task::spawn_blocking(move || snapshot.piece(at, CHUNK_BYTES)).await;
+            let piece = match read.ok()? {
+                Ok(piece) => piece,
+                Err(error) => {
+                    tracing::warn!(%error, "a snapshot cannot be sent on");
+                    return None;
+                }
+            };
+            let next = at + piece.len() as u64;
+            (!piece.is_empty()).then_some((piece, next))
+        }
+    })
 }
 
 #[derive(Debug, thiserror::Error)]

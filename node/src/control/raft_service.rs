@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use futures::{Stream, StreamExt as _};
-use nigh_model::{ClusterId, NodeId};
+use nigh_model::{ClusterId, Kind, NodeId};
 use nigh_proto::peer::v1::{RaftMessage, SnapshotChunk, raft_server};
-use nigh_storage::raft::{LogStore, TypeConfig};
+use nigh_storage::raft::{LogStore, Snapshots, TypeConfig};
 use openraft::alias::{SnapshotMetaOf, VoteOf};
 use openraft::raft::AppendEntriesRequest;
 use serde::Serialize;
@@ -19,9 +18,6 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Raft;
 use super::propose::Unavailable;
 use crate::peer::{Strangers, Turned, caller};
-
-/// Largest snapshot taken from another node.
-const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 
 /// When a leader was last heard of.
 #[derive(Clone)]
@@ -51,29 +47,25 @@ impl LastHeard {
 /// Serves Raft's messages.
 #[derive(Clone)]
 pub(crate) struct RaftService {
-    raft: Raft,
-    own: NodeId,
-    cluster: ClusterId,
-    heard: LastHeard,
-    strangers: Arc<Strangers>,
-    log: LogStore,
+    /// To whom messages are handed.
+    pub(super) raft: Raft,
+    /// This node.
+    pub(super) own: NodeId,
+    /// Its cluster.
+    pub(super) cluster: ClusterId,
+    /// When a leader last spoke.
+    pub(super) heard: LastHeard,
+    /// Counts who is turned away.
+    pub(super) strangers: Arc<Strangers>,
+    /// Whether there is room on its disk.
+    pub(super) log: LogStore,
+    /// Where a snapshot from the leader goes.
+    pub(super) snapshots: Arc<Snapshots>,
 }
 
 type Answers = std::pin::Pin<Box<dyn Stream<Item = Result<RaftMessage, Status>> + Send>>;
 
 impl RaftService {
-    /// Hands messages to this Raft.
-    pub(crate) fn new(
-        raft: Raft,
-        own: NodeId,
-        cluster: ClusterId,
-        heard: LastHeard,
-        strangers: Arc<Strangers>,
-        log: LogStore,
-    ) -> Self {
-        Self { raft, own, cluster, heard, strangers, log }
-    }
-
     /// Raft takes a write that fails for the end. So what finds no room does not come to it; the
     /// leader tries again, as with a node that is not there.
     fn check_room(&self) -> Result<(), Status> {
@@ -81,6 +73,20 @@ impl RaftService {
             true => Err(Unavailable::disk_full(self.own).into()),
             false => Ok(()),
         }
+    }
+
+    /// Works on the disk beside the other tasks.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, nigh_storage::Error> + Send + 'static,
+    ) -> Result<T, Status> {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
+            match error.kind() {
+                Kind::Exhausted => Unavailable::disk_full(self.own).into(),
+                _ => Status::data_loss(error.to_string()),
+            }
+        })
     }
 
     /// `caller`: the node whose certificate the message came with.
@@ -186,19 +192,21 @@ impl raft_server::Raft for RaftService {
         self.check_room()?;
         let mut chunks = request.into_inner();
         let no_head = || Status::invalid_argument("the first chunk carries no head");
-        let first = chunks.message().await?.ok_or_else(no_head)?;
-        let head = first.head.ok_or_else(no_head)?;
+        let mut first = chunks.message().await?.ok_or_else(no_head)?;
+        let head = first.head.take().ok_or_else(no_head)?;
         let (vote, meta): (VoteOf<TypeConfig>, SnapshotMetaOf<TypeConfig>) =
             self.open(from, &head)?;
-        let mut data = BytesMut::from(&first.data[..]);
-        while let Some(chunk) = chunks.message().await? {
-            if data.len() + chunk.data.len() > SNAPSHOT_BYTES_MAX {
-                return Err(Status::resource_exhausted("the snapshot is larger than 1 GiB"));
-            }
-            data.extend_from_slice(&chunk.data);
+        let snapshots = self.snapshots.clone();
+        let mut incoming = self.on_disk(move || snapshots.receive()).await?;
+        let mut chunk = Some(first);
+        while let Some(SnapshotChunk { data, .. }) = chunk {
+            incoming = self.on_disk(move || incoming.write(&data).map(|()| incoming)).await?;
+            chunk = chunks.message().await?;
         }
+        let announced = meta.clone();
+        let snapshot = self.on_disk(move || incoming.finish(&announced)).await?;
         self.heard.note();
-        let snapshot = openraft::storage::Snapshot { meta, snapshot: data.freeze() };
+        let snapshot = openraft::storage::Snapshot { meta, snapshot };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         Ok(Response::new(self.answer(head.from, &answer)?))
     }

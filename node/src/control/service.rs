@@ -23,7 +23,7 @@ use tonic::{Code, Request, Response, Status};
 use super::authority;
 use super::feed::{Feed, Next};
 use super::propose::{Control, Unavailable};
-use super::{gossip_keys, join, remove};
+use super::{gossip_keys, join, remove, state_stream};
 use crate::config::Config;
 use crate::identity::Own;
 use crate::peer::caller;
@@ -32,8 +32,6 @@ use crate::peer::caller;
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// Events waiting for a slow watcher; it gets the rest when it has taken these.
 const WATCH_QUEUE: usize = 16;
-/// Bytes of a state snapshot in one message.
-const PIECE_BYTES: usize = 256 << 10;
 /// A new leader is waited for this long.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -282,10 +280,12 @@ async fn feed_watcher(
                     return;
                 }
             }
-            Next::Unknown => match send_snapshot(&service, &events).await {
-                Some(index) => after = index,
-                None => return,
-            },
+            Next::Unknown => {
+                match state_stream::send(service.control.decided.state(), &events).await {
+                    Some(index) => after = index,
+                    None => return,
+                }
+            }
             Next::UpToDate => {
                 tokio::select! {
                     () = tokio::time::sleep_until(next_health) => {}
@@ -295,27 +295,4 @@ async fn feed_watcher(
             }
         }
     }
-}
-
-/// Sends the whole state; the index that it is at, or none when the watcher has gone.
-async fn send_snapshot(
-    service: &ControlService,
-    events: &mpsc::Sender<Result<WatchEvent, Status>>,
-) -> Option<u64> {
-    let state = service.control.decided.state();
-    let index = state.applied;
-    let encoded = tokio::task::spawn_blocking(move || rmp_serde::to_vec_named(&*state)).await;
-    let data = match encoded {
-        Ok(Ok(data)) => bytes::Bytes::from(data),
-        _ => return None,
-    };
-    let pieces = data.len().div_ceil(PIECE_BYTES);
-    for n in 0..pieces {
-        let end = data.len().min((n + 1) * PIECE_BYTES);
-        let data = data.slice(n * PIECE_BYTES..end);
-        let piece = peer::SnapshotPiece { index, data, last: n + 1 == pieces };
-        let event = peer::watch_event::Event::Snapshot(piece);
-        events.send(Ok(WatchEvent { event: Some(event) })).await.ok()?;
-    }
-    Some(index)
 }

@@ -124,6 +124,7 @@ pub(crate) async fn start(
     } = parts;
     let network = Network { peers: peers.clone(), own, cluster: cluster.clone() };
     let raft_config = raft_config(&cluster).map_err(|error| Error::Raft(error.to_string()))?;
+    let snapshots = machine.snapshots().clone();
     let raft = Raft::new(own.0, raft_config, network, log.clone(), machine)
         .await
         .map_err(|error| Error::Raft(error.to_string()))?;
@@ -161,7 +162,8 @@ pub(crate) async fn start(
         tokio::spawn(each.in_current_span());
     }
 
-    let raft_service = RaftService::new(raft, own, cluster, control.heard.clone(), strangers, log);
+    let heard = control.heard.clone();
+    let raft_service = RaftService { raft, own, cluster, heard, strangers, log, snapshots };
     let control_service = ControlService { control: control.clone(), feed, config, identity };
     Ok(Running { control, raft_service, control_service })
 }

@@ -45,6 +45,16 @@ impl TempFile {
         self.len
     }
 
+    /// Where it is until it is kept.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was written, whatever its name becomes.
+    pub(crate) fn file(&self) -> Arc<dyn DiskFile> {
+        self.file.clone()
+    }
+
     /// Syncs the bytes, then gives them their name, then makes the name durable.
     pub(crate) fn persist(mut self, target: &Path) -> Result<(), Error> {
         self.file.sync().on("sync", &self.path)?;
@@ -52,6 +62,18 @@ impl TempFile {
         self.persisted = true;
         let folder = target.parent().unwrap_or(Path::new("."));
         self.disk.sync_dir(folder).on("sync", folder)
+    }
+}
+
+impl io::Write for TempFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write_at(bytes, self.len)?;
+        self.len += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use openraft::entry::{EntryPayload, RaftEntry as _};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 
 use super::{
-    Entry, LogId, Membership, Response, SnapshotData, SnapshotMeta, Snapshots, TypeConfig, snapshot,
+    Entry, LogId, Membership, Response, SnapshotData, SnapshotMeta, Snapshots, TypeConfig,
 };
 use crate::error::Error;
 use crate::state::{RaftMark, StateSaver};
@@ -83,6 +83,11 @@ impl StateMachine {
     /// The state now.
     pub const fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Where its snapshots are.
+    pub const fn snapshots(&self) -> &Arc<Snapshots> {
+        &self.snapshots
     }
 
     /// Who the members are, as of the state now.
@@ -184,21 +189,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        bytes: SnapshotData,
+        snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        let (meta, whole) = (meta.clone(), bytes.clone());
-        let checked = blocking(move || {
-            let (found, state) = snapshot::decode(&whole)?;
-            if found != meta {
-                let why = format!("it is of {found}, not of {meta}");
-                return Err(Error::BadSnapshot { why });
-            }
-            Ok((meta, state))
-        });
-        let (meta, state) = checked.await?;
-        save(&self.snapshots, &meta, &bytes).await?;
+        let (found, state) = blocking(move || snapshot.decode()).await?;
+        if found != *meta {
+            let why = format!("it is of {found}, not of {meta}");
+            return Err(Error::BadSnapshot { why }.into());
+        }
+        save(&self.snapshots, &found, &state).await?;
         self.state = state;
-        self.mark = RaftMark { last_applied: meta.last_log_id, membership: meta.last_membership };
+        self.mark = RaftMark { last_applied: found.last_log_id, membership: found.last_membership };
         self.publish(Vec::new());
         Ok(())
     }
@@ -228,11 +228,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(
         &mut self,
     ) -> Result<openraft::alias::SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
-        let (state, meta) = (self.state.clone(), self.meta.clone());
-        let encoded = blocking(move || Ok((snapshot::encode(&meta, &state), meta)));
-        let (bytes, meta) = encoded.await?;
-        save(&self.snapshots, &meta, &bytes).await?;
-        Ok(Snapshot { meta, snapshot: bytes })
+        let snapshot = save(&self.snapshots, &self.meta, &self.state).await?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot })
     }
 }
 
@@ -243,11 +240,15 @@ impl std::fmt::Debug for StateMachine {
 }
 
 /// Saves a snapshot; where there is no room for it, waits until there is or the node stops.
-async fn save(snapshots: &Arc<Snapshots>, meta: &SnapshotMeta, bytes: &Bytes) -> io::Result<()> {
+async fn save(
+    snapshots: &Arc<Snapshots>,
+    meta: &SnapshotMeta,
+    state: &State,
+) -> io::Result<SnapshotData> {
     let mut said = false;
     loop {
-        let (snapshots, meta, bytes) = (snapshots.clone(), meta.clone(), bytes.clone());
-        let saved = tokio::task::spawn_blocking(move || snapshots.save(&meta, &bytes)).await;
+        let (snapshots, meta, state) = (snapshots.clone(), meta.clone(), state.clone());
+        let saved = tokio::task::spawn_blocking(move || snapshots.save(&meta, &state)).await;
         match saved.map_err(io::Error::other)? {
             Err(error) if error.kind() == Kind::Exhausted => {
                 if !std::mem::replace(&mut said, true) {

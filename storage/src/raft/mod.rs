@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use log::LogStore;
 pub use machine::{Builder, Published, StateMachine, StatePublisher};
-pub use snapshots::Snapshots;
+pub use snapshots::{Incoming, SnapshotData, Snapshots};
 
 openraft::declare_raft_types!(
     /// The types that Raft runs on.
@@ -41,9 +41,6 @@ pub type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub type Membership = openraft::alias::StoredMembershipOf<TypeConfig>;
 /// Up to which entry a snapshot goes.
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-/// A whole snapshot in the format of [`snapshot`], to be sent in chunks of any size.
-pub type SnapshotData = Bytes;
-
 /// An encoded [`Envelope`]; it is decoded when it is applied.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
