@@ -5,9 +5,11 @@
 //! route may begin with a host; routes with a host are asked before those without. Routes
 //! written in a manifest come before the default routes of apps.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,14 +24,19 @@ enum Segment {
     Param(String),
 }
 
-/// A parsed route.
+/// A parsed route. A clone is the same one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Route {
+pub struct Route(Arc<Parsed>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Parsed {
     host: Option<String>,
     segments: Vec<Segment>,
     /// Ends in `/...`: any rest matches, none too.
     open: bool,
+    /// As it is written.
+    text: String,
 }
 
 /// Text that is no route.
@@ -44,20 +51,40 @@ impl Route {
     /// `/<app>/...`, or `/<app>/<function>/...` where the app has several functions.
     pub fn default_of(app: &AppName, function: Option<&FunctionName>) -> Self {
         let names = std::iter::once(app.as_str()).chain(function.map(FunctionName::as_str));
-        let segments = names.map(|name| Segment::Literal(name.to_owned())).collect();
-        Self { host: None, segments, open: true }
+        Self::of(None, names.map(|name| Segment::Literal(name.to_owned())).collect(), true)
+    }
+
+    fn of(host: Option<String>, segments: Vec<Segment>, open: bool) -> Self {
+        let mut text = host.clone().unwrap_or_default();
+        push_base(&mut text, &segments);
+        if open {
+            text.push_str("/...");
+        } else if segments.is_empty() {
+            text.push('/');
+        }
+        Self(Arc::new(Parsed { host, segments, open, text }))
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0.text
     }
 
     /// The host that the route is bound to, if any.
     pub fn host(&self) -> Option<&str> {
-        self.host.as_deref()
+        self.0.host.as_deref()
     }
 
     /// The first segment when it is literal and the route has no host: the app name whose
     /// default route the path lies under, should there be such an app.
     pub fn first_literal(&self) -> Option<&str> {
-        match (&self.host, self.segments.first()) {
-            (None, Some(Segment::Literal(literal))) => Some(literal),
+        self.first().filter(|_| self.0.host.is_none())
+    }
+
+    /// The first segment when it is literal.
+    fn first(&self) -> Option<&str> {
+        match self.0.segments.first() {
+            Some(Segment::Literal(literal)) => Some(literal),
             _ => None,
         }
     }
@@ -65,22 +92,13 @@ impl Route {
     /// The path before `/...` as it is written: what a path relative to the route is put after.
     pub fn base(&self) -> String {
         let mut base = String::new();
-        for segment in &self.segments {
-            base.push('/');
-            match segment {
-                Segment::Literal(literal) => base.push_str(literal),
-                Segment::Param(name) => {
-                    base.push(':');
-                    base.push_str(name);
-                }
-            }
-        }
+        push_base(&mut base, &self.0.segments);
         base
     }
 
     /// Whether any rest may follow.
-    pub const fn is_open(&self) -> bool {
-        self.open
+    pub fn is_open(&self) -> bool {
+        self.0.open
     }
 
     /// Whether some path would match both with nothing to prefer one: same host, same shape.
@@ -90,6 +108,7 @@ impl Route {
 
     fn shape(&self) -> (Option<&str>, Vec<Option<&str>>, bool) {
         let segments = self
+            .0
             .segments
             .iter()
             .map(|segment| match segment {
@@ -97,38 +116,49 @@ impl Route {
                 Segment::Param(_) => None,
             })
             .collect();
-        (self.host.as_deref(), segments, self.open)
+        (self.host(), segments, self.0.open)
     }
 
     /// Matches a path of already split segments. The matched base is as many leading segments
     /// as the route has.
     fn matches(&self, path: &[&str]) -> bool {
-        let fits = if self.open {
-            path.len() >= self.segments.len()
-        } else {
-            path.len() == self.segments.len()
-        };
-        fits && self.segments.iter().zip(path).all(|(segment, given)| match segment {
+        let Parsed { segments, open, .. } = &*self.0;
+        let fits = if *open { path.len() >= segments.len() } else { path.len() == segments.len() };
+        fits && segments.iter().zip(path).all(|(segment, given)| match segment {
             Segment::Literal(literal) => literal == given,
             Segment::Param(_) => !given.is_empty(),
         })
     }
 
+    /// Less is preferred.
+    fn preferred(&self, other: &Self) -> Ordering {
+        other.rank().cmp(&self.rank()).then_with(|| self.cmp(other))
+    }
+
     /// Higher is preferred: more segments, then more literal ones, then exact before open.
     fn rank(&self) -> (usize, usize, bool) {
-        let literals = self.segments.iter().filter(|s| matches!(s, Segment::Literal(_))).count();
-        (self.segments.len(), literals, !self.open)
+        let Parsed { segments, open, .. } = &*self.0;
+        let literals = segments.iter().filter(|s| matches!(s, Segment::Literal(_))).count();
+        (segments.len(), literals, !open)
     }
 }
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.host.as_deref().unwrap_or_default())?;
-        let base = self.base();
-        match (base.is_empty(), self.open) {
-            (true, false) => f.write_str("/"),
-            (_, true) => write!(f, "{base}/..."),
-            (false, false) => f.write_str(&base),
+        f.write_str(self.as_str())
+    }
+}
+
+/// Writes a path of segments, each after its slash.
+fn push_base(base: &mut String, segments: &[Segment]) {
+    for segment in segments {
+        base.push('/');
+        match segment {
+            Segment::Literal(literal) => base.push_str(literal),
+            Segment::Param(name) => {
+                base.push(':');
+                base.push_str(name);
+            }
         }
     }
 }
@@ -171,7 +201,7 @@ impl FromStr for Route {
                 None => Segment::Literal(segment.to_owned()),
             });
         }
-        Ok(Self { host, segments, open })
+        Ok(Self::of(host, segments, open))
     }
 }
 
@@ -211,15 +241,58 @@ pub struct Match<'t, T> {
 /// All routes of a cluster, ready to be asked.
 #[derive(Clone, Debug)]
 pub struct Table<T> {
-    /// Without host under the empty string; each list is sorted, best first.
-    by_host: BTreeMap<String, Vec<(Route, T)>>,
+    /// Without host under the empty string.
+    by_host: BTreeMap<String, Routes<T>>,
     /// Default routes: asked when no written route matches.
-    defaults: BTreeMap<String, Vec<(Route, T)>>,
+    defaults: Routes<T>,
+}
+
+/// Routes of one host, so that a path is compared with those alone that begin like it.
+#[derive(Clone, Debug)]
+struct Routes<T> {
+    /// By their first segment where that is literal; each list is sorted, best first.
+    by_first: HashMap<String, Vec<(Route, T)>>,
+    /// All others, sorted too.
+    others: Vec<(Route, T)>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { by_host: BTreeMap::new(), defaults: BTreeMap::new() }
+        Self { by_host: BTreeMap::new(), defaults: Routes::default() }
+    }
+}
+
+impl<T> Default for Routes<T> {
+    fn default() -> Self {
+        Self { by_first: HashMap::new(), others: Vec::new() }
+    }
+}
+
+impl<T> Routes<T> {
+    fn push(&mut self, route: Route, target: T) {
+        match route.first() {
+            Some(first) => match self.by_first.get_mut(first) {
+                Some(list) => list.push((route, target)),
+                None => {
+                    self.by_first.insert(first.to_owned(), vec![(route, target)]);
+                }
+            },
+            None => self.others.push((route, target)),
+        }
+    }
+
+    fn sort(&mut self) {
+        for list in self.by_first.values_mut().chain([&mut self.others]) {
+            list.sort_by(|(a, _), (b, _)| a.preferred(b));
+        }
+    }
+
+    /// The best route that matches.
+    fn find(&self, path: &[&str]) -> Option<&(Route, T)> {
+        let first = path.first().and_then(|first| self.by_first.get(*first));
+        let lists = [first, Some(&self.others)].into_iter().flatten();
+        let found = lists.filter_map(|list| list.iter().find(|(route, _)| route.matches(path)));
+        found.min_by(|(a, _), (b, _)| a.preferred(b))
     }
 }
 
@@ -231,16 +304,13 @@ impl<T> Table<T> {
     ) -> Self {
         let mut table = Self::default();
         for (route, target) in written {
-            let host = route.host.clone().unwrap_or_default();
-            table.by_host.entry(host).or_default().push((route, target));
+            let host = route.host().unwrap_or_default().to_owned();
+            table.by_host.entry(host).or_default().push(route, target);
         }
         for (route, target) in defaults {
-            let first = route.first_literal().unwrap_or_default().to_owned();
-            table.defaults.entry(first).or_default().push((route, target));
+            table.defaults.push(route, target);
         }
-        for list in table.by_host.values_mut().chain(table.defaults.values_mut()) {
-            list.sort_by(|a, b| b.0.rank().cmp(&a.0.rank()).then_with(|| a.0.cmp(&b.0)));
-        }
+        table.by_host.values_mut().chain([&mut table.defaults]).for_each(Routes::sort);
         table
     }
 
@@ -248,33 +318,25 @@ impl<T> Table<T> {
     /// first. `host` may carry a port; `path` carries no query.
     pub fn find(&self, host: Option<&str>, path: &str) -> Option<Match<'_, T>> {
         let segments = split(path);
-        let host = host.map(|host| without_port(host).to_ascii_lowercase());
-        let with_host = host.as_deref().filter(|host| !host.is_empty());
-        let lists = [
-            with_host.and_then(|host| self.by_host.get(host)),
-            self.by_host.get(""),
-            segments.first().and_then(|first| self.defaults.get(*first)),
-        ];
-        lists.into_iter().flatten().flatten().find(|(route, _)| route.matches(&segments)).map(
-            |(route, target)| {
-                let named = &segments[..route.segments.len()];
-                let mut base = String::new();
-                for segment in named {
-                    base.push('/');
-                    base.push_str(segment);
-                }
-                let params = route
-                    .segments
-                    .iter()
-                    .zip(named)
-                    .filter_map(|(segment, given)| match segment {
-                        Segment::Param(name) => Some((name.as_str(), (*given).to_owned())),
-                        Segment::Literal(_) => None,
-                    })
-                    .collect();
-                Match { target, route, base, params }
-            },
-        )
+        let with_host = || {
+            let host = without_port(host?).to_ascii_lowercase();
+            self.by_host.get(&host).filter(|_| !host.is_empty())?.find(&segments)
+        };
+        let without_host = || self.by_host.get("")?.find(&segments);
+        let found = with_host().or_else(without_host);
+        let (route, target) = found.or_else(|| self.defaults.find(&segments))?;
+        let named = &segments[..route.0.segments.len()];
+        let mut base = String::new();
+        for segment in named {
+            base.push('/');
+            base.push_str(segment);
+        }
+        let params = route.0.segments.iter().zip(named);
+        let params = params.filter_map(|(segment, given)| match segment {
+            Segment::Param(name) => Some((name.as_str(), (*given).to_owned())),
+            Segment::Literal(_) => None,
+        });
+        Some(Match { target, route, base, params: params.collect() })
     }
 }
 
@@ -316,6 +378,18 @@ mod tests {
         {
             assert!(bad.parse::<Route>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_parameter_and_a_name_in_front_are_weighed_like_all_others() {
+        let table = table(&["/:x/b", "/a/...", "/...", "/:x/:y/c", "/a/:y/c"], &[]);
+        let found = |path| table.find(None, path).map(|found| *found.target);
+        assert_eq!(found("/a/b"), Some("/:x/b"));
+        assert_eq!(found("/a/d"), Some("/a/..."));
+        assert_eq!(found("/z/d"), Some("/..."));
+        assert_eq!(found("/z/y/c"), Some("/:x/:y/c"));
+        assert_eq!(found("/a/y/c"), Some("/a/:y/c"));
+        assert_eq!(found("/"), Some("/..."));
     }
 
     #[test]

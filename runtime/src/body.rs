@@ -12,8 +12,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use wasmtime_wasi_http::Error as HttpError;
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
+use crate::pipe::Reader;
 use crate::task::Task;
 use crate::{Failure, Usage, headers};
 
@@ -98,7 +98,7 @@ impl Body for Bounded {
 pub struct ResponseBody {
     // Stopped before the body's reader goes, or it would see a closed stream and end by itself.
     guest: Task,
-    body: HyperOutgoingBody,
+    body: Reader,
     /// How the guest ended. Sent before the body's writer goes away.
     end: oneshot::Receiver<Result<(), Failure>>,
     /// What is left of the declared length.
@@ -132,7 +132,7 @@ impl Overrun {
 impl ResponseBody {
     /// Splits a guest's answer into a response with this body.
     pub(crate) fn attach(
-        answer: Response<HyperOutgoingBody>,
+        answer: Response<Reader>,
         method: &Method,
         end: oneshot::Receiver<Result<(), Failure>>,
         mut guest: Task,
@@ -143,7 +143,7 @@ impl ResponseBody {
         let bodiless = *method == Method::HEAD
             || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let left = headers::content_length(answer.headers()).filter(|_| !bodiless);
-        if bodiless || left == Some(0) {
+        if bodiless || left == Some(0) || answer.body().is_end_stream() {
             guest.let_go();
         }
         answer.map(|body| Self { body, end, guest, left, done: false, usage, request })
@@ -177,6 +177,9 @@ impl ResponseBody {
                 // A server reads no further than the declared length.
                 self.guest.let_go();
             }
+        } else if self.body.is_end_stream() {
+            // Nor than the length that it was told.
+            self.guest.let_go();
         }
         Ok(Frame::data(data))
     }
@@ -237,7 +240,7 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.left.map_or_else(|| self.body.size_hint(), SizeHint::with_exact)
     }
 }
 

@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{FieldMapError, WasiHttpView};
 
+use crate::answer::{Answer, Outparam};
 use crate::body::{Bounded, Overrun, RequestBody, ResponseBody};
 use crate::engine::Slot;
 use crate::host::Host;
@@ -27,6 +27,7 @@ use crate::load::Loaded;
 use crate::meter::{Meter, Usage, Verdict};
 use crate::outbound::Outbound;
 use crate::output::{LogSink, Output};
+use crate::pipe::Reader;
 use crate::task::Task;
 use crate::{Failure, headers};
 
@@ -51,9 +52,6 @@ pub struct Call {
     /// when it never starts.
     pub guard: Option<Box<dyn Any + Send>>,
 }
-
-type Answer = Response<HyperOutgoingBody>;
-type AnswerSender = oneshot::Sender<Result<Answer, Failure>>;
 
 impl Loaded {
     /// Calls the function in a fresh instance; returns at the head of its answer.
@@ -84,7 +82,7 @@ impl Loaded {
         );
         let mut guest = Task::start(self.engine().guests(), task);
         let answer = match guest.until(answer).await {
-            Ok(answer) => answer,
+            Ok(answer) => check_answer(answer),
             Err(_) => Err(match guest.until(&mut end).await {
                 Ok(Err(failure)) => failure,
                 Ok(Ok(())) => Failure::NoAnswer,
@@ -133,7 +131,7 @@ impl Guest {
         let host = self.store.data_mut();
         host.usage.end(host.limiter.bytes_peak(), outcome.clone().err());
         let _ = end.send(outcome);
-        host.break_off_bodies();
+        host.clear();
     }
 }
 
@@ -150,7 +148,7 @@ async fn run(
     slot: Slot,
     overrun: Overrun,
     usage: Arc<Usage>,
-    answer: AnswerSender,
+    answer: oneshot::Sender<Answer>,
     end: oneshot::Sender<Result<(), Failure>>,
 ) {
     let Call { request, limits, deadline, env, outbound, logs, guard } = call;
@@ -210,7 +208,7 @@ async fn serve(
     loaded: &Loaded,
     store: &mut Store<Host>,
     request: Request<Bounded>,
-    answer: AnswerSender,
+    answer: oneshot::Sender<Answer>,
 ) -> Result<(), (Stage, wasmtime::Error)> {
     let before = |error| (Stage::Instantiate, error);
     let (mut head, body) = request.into_parts();
@@ -218,20 +216,16 @@ async fn serve(
     let scheme = if headers::is_https(&head) { Scheme::Https } else { Scheme::Http };
     let request = Request::from_parts(head, body);
     let request = store.data_mut().http().new_incoming_request(scheme, request).map_err(before)?;
-    let reply = move |result| {
-        // Nobody takes it when the caller is gone.
-        let _ = answer.send(check_answer(result));
-    };
-    let out = store.data_mut().http().new_response_outparam_from_callback(reply).map_err(before)?;
-    let proxy = loaded.proxy().instantiate_async(&mut *store).await.map_err(before)?;
-    let handler = proxy.wasi_http_incoming_handler();
-    handler.call_handle(store, request, out).await.map_err(|error| (Stage::Handle, error))
+    let out = store.data_mut().table.push(Outparam(answer)).map_err(|e| before(e.into()))?;
+    let handler = loaded.instantiate(store).await.map_err(before)?;
+    let handled = handler.call_async(store, (request, out)).await;
+    handled.map_err(|error| (Stage::Handle, error))
 }
 
 /// Checks the head of a guest's answer.
-fn check_answer(result: Result<Answer, ErrorCode>) -> Result<Answer, Failure> {
+fn check_answer(answer: Answer) -> Result<Response<Reader>, Failure> {
     let bad = |message: String| Failure::BadAnswer { message };
-    let mut answer = result.map_err(|code| bad(format!("it is the error {code:?}")))?;
+    let mut answer = answer.map_err(|code| bad(format!("it is the error {code:?}")))?;
     if answer.status().is_informational() {
         return Err(bad(format!("status {} is not final", answer.status().as_u16())));
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::p2;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::answer;
 use crate::limiter::Limiter;
 use crate::meter::Usage;
 use crate::outbound::Outbound;
@@ -22,7 +22,7 @@ const RANDOM_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct Host {
     pub(crate) limiter: Limiter,
     pub(crate) usage: Arc<Usage>,
-    table: ResourceTable,
+    pub(crate) table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outbound: Outbound,
@@ -50,16 +50,9 @@ impl Host {
         Self { limiter, usage, table, wasi, http: WasiHttpCtx::new(), outbound }
     }
 
-    /// Breaks off every body that the guest has begun and not finished.
-    ///
-    /// A body whose writer just vanishes looks like a finished one to its reader.
-    pub(crate) fn break_off_bodies(&mut self) {
-        for entry in self.table.iter_mut() {
-            if let Some(body) = entry.downcast_mut::<HostOutgoingBody>() {
-                let (closed, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);
-                std::mem::replace(body, closed).abort();
-            }
-        }
+    /// Breaks off every body that the guest has begun and not finished, and lets go of all else.
+    pub(crate) fn clear(&mut self) {
+        self.table = ResourceTable::new();
     }
 }
 
@@ -80,6 +73,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>
     let mut linker = Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    answer::link(&mut linker)?;
     Ok(linker)
 }
 

@@ -7,6 +7,7 @@
 //! The way of a component: [`Engine::inspect`] (is it one we can run?) → [`Engine::compile`]
 //! (at deploy) → a file that the caller keeps → [`Engine::load`] → [`Loaded::call`].
 
+mod answer;
 mod body;
 mod call;
 mod clock;
@@ -22,6 +23,7 @@ mod load;
 mod meter;
 mod outbound;
 mod output;
+mod pipe;
 mod sender;
 mod task;
 mod ticker;

@@ -5,15 +5,31 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use wasmtime::component::Component;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Resource, TypedFunc};
+use wasmtime::{Store, format_err};
+use wasmtime_wasi_http::p2::types::HostIncomingRequest;
 
+use crate::answer::Outparam;
 use crate::config::TABLES_PER_SLOT;
 use crate::engine::{Engine, Inner};
 use crate::host::Host;
 use crate::{Error, inspect};
+
+/// What a function exports.
+const INTERFACE: &str = "wasi:http/incoming-handler@0.2.12";
+
+/// A function's handler in one instance.
+pub(crate) type Handler = TypedFunc<(Resource<HostIncomingRequest>, Resource<Outparam>), ()>;
+
+/// A component with its imports.
+struct Linked {
+    instance: InstancePre<Host>,
+    handler: ComponentExportIndex,
+    /// Set when an instance's handler was found to have the type that is called.
+    checked: OnceLock<()>,
+}
 
 /// A function that can be called: compiled, mapped, linked. A clone is the same one.
 #[derive(Clone)]
@@ -23,7 +39,7 @@ pub struct Loaded {
 
 struct LoadedInner {
     engine: Arc<Inner>,
-    proxy: ProxyPre<Host>,
+    linked: Linked,
     /// Slots that one instance takes.
     weight: u32,
 }
@@ -67,8 +83,8 @@ impl Engine {
         let component = unsafe { Component::deserialize_file(&engine.wasmtime, artifact) }
             .map_err(|error| unusable(format!("{error:#}")))?;
         let weight = weight_of(engine, &component)?;
-        let proxy = link(engine, &component).map_err(unusable)?;
-        Ok(Loaded { inner: Arc::new(LoadedInner { engine: Arc::clone(engine), proxy, weight }) })
+        let linked = link(engine, &component).map_err(unusable)?;
+        Ok(Loaded { inner: Arc::new(LoadedInner { engine: Arc::clone(engine), linked, weight }) })
     }
 }
 
@@ -77,8 +93,20 @@ impl Loaded {
         &self.inner.engine
     }
 
-    pub(crate) fn proxy(&self) -> &ProxyPre<Host> {
-        &self.inner.proxy
+    /// Makes an instance; its handler.
+    pub(crate) async fn instantiate(&self, store: &mut Store<Host>) -> wasmtime::Result<Handler> {
+        let Linked { instance, handler, checked } = &self.inner.linked;
+        let made = instance.instantiate_async(&mut *store).await?;
+        if checked.get().is_none() {
+            let handler = made.get_typed_func(&mut *store, handler)?;
+            let _ = checked.set(());
+            return Ok(handler);
+        }
+        let found = made.get_func(&mut *store, handler);
+        let found = found.ok_or_else(|| format_err!("the handler is gone"))?;
+        // SAFETY: the types of its parameters were compared in an earlier instance of the same
+        // component; they are the component's, and not an instance's.
+        Ok(unsafe { TypedFunc::new_unchecked(found) })
     }
 
     /// Slots that one instance takes: one, unless the component has several memories or many
@@ -95,9 +123,15 @@ impl fmt::Debug for Loaded {
 }
 
 /// Resolves imports and the handler, types included.
-fn link(engine: &Inner, component: &Component) -> Result<ProxyPre<Host>, String> {
-    let proxy = engine.linker.instantiate_pre(component).and_then(ProxyPre::new);
-    proxy.map_err(|error| format!("{error:#}"))
+fn link(engine: &Inner, component: &Component) -> Result<Linked, String> {
+    let instance = engine.linker.instantiate_pre(component);
+    let instance = instance.map_err(|error| format!("{error:#}"))?;
+    let missing = |what: &str| format!("it exports no {what}{INTERFACE}");
+    let interface = component.get_export_index(None, INTERFACE);
+    let interface = interface.ok_or_else(|| missing(""))?;
+    let handler = component.get_export_index(Some(&interface), "handle");
+    let handler = handler.ok_or_else(|| missing("function `handle` in "))?;
+    Ok(Linked { instance, handler, checked: OnceLock::new() })
 }
 
 /// The slots an instance takes, such that the pool can never run dry of memories or tables.

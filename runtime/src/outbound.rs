@@ -146,10 +146,15 @@ fn capped(options: Option<RequestOptions>, left: Duration) -> Times {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+
+    /// The border of a call that may call nobody.
+    pub(crate) fn nothing_allowed() -> Outbound {
+        Outbound::new(Arc::new([]), Instant::now())
+    }
 
     #[test]
     fn only_what_a_rule_names_is_allowed() {

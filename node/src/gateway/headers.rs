@@ -73,27 +73,27 @@ pub(crate) fn check_size(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(reasons::INVALID_CALL, message).http_status(status))
 }
 
-/// Tells the guest which route matched, and who called.
+/// Tells the guest which route matched, and who called which URL.
 pub(crate) fn describe(
     head: &mut request::Parts,
     matched: &Matched,
-    host: Option<&str>,
+    url: &str,
     from: Option<SocketAddr>,
 ) {
     strip(&mut head.headers);
-    let route = matched.route.to_string();
+    let route = matched.route.as_str();
     let base = if matched.base.is_empty() { "/" } else { &matched.base };
     let set = [
-        (PATH_INFO, path_info(&head.uri, &matched.base).to_owned()),
-        (FULL_URL, full_url(&head.uri, host)),
-        (COMPONENT_ROUTE, route.strip_suffix("/...").unwrap_or(&route).to_owned()),
-        (MATCHED_ROUTE, route.clone()),
+        (PATH_INFO, path_info(&head.uri, &matched.base)),
+        (FULL_URL, url),
+        (COMPONENT_ROUTE, route.strip_suffix("/...").unwrap_or(route)),
+        (MATCHED_ROUTE, route),
         (RAW_COMPONENT_ROUTE, route),
-        (BASE_PATH, base.to_owned()),
+        (BASE_PATH, base),
     ];
     for (name, value) in set {
         // A path is valid header text: hyper has parsed it.
-        if let Ok(value) = HeaderValue::from_str(&value) {
+        if let Ok(value) = HeaderValue::from_str(value) {
             head.headers.insert(name, value);
         }
     }
@@ -136,7 +136,8 @@ mod tests {
         let mut head = request.body(()).unwrap().into_parts().0;
         let params = vec![("user".to_owned(), "ada".to_owned())];
         let matched = Matched { route: route.parse().unwrap(), base: base.into(), params };
-        describe(&mut head, &matched, Some("a.example:8080"), "10.0.0.1:5".parse().ok());
+        let url = full_url(&head.uri, Some("a.example:8080"));
+        describe(&mut head, &matched, &url, "10.0.0.1:5".parse().ok());
         head.headers
     }
 

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, header, request};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Either, Empty, Full};
 use hyper::body::Incoming;
-use nigh_model::NodeName;
+use nigh_model::{NodeName, Region};
 use nigh_runtime::{BodyError, RequestBody};
 use tokio::time::Instant;
 
@@ -33,12 +33,13 @@ pub(crate) type HttpBody = Either<AnswerBody, Full<Bytes>>;
 /// Header values that are the same in every answer.
 pub(super) struct Fixed {
     entry: HeaderValue,
+    region: HeaderValue,
 }
 
 impl Fixed {
-    /// Those of a node of this name.
-    pub(super) fn new(name: &NodeName) -> Self {
-        Self { entry: text(name.as_str()) }
+    /// Those of a node of this name and region.
+    pub(super) fn new(name: &NodeName, region: &Region) -> Self {
+        Self { entry: text(name.as_str()), region: text(region.as_str()) }
     }
 }
 
@@ -113,9 +114,9 @@ impl Gateway {
         let decision = self.core().decided.now();
         let (target, matched) = find::by_path(&decision, host.as_deref(), head.uri.path())?;
         self.let_in(&target, &head.headers)?;
-        headers::describe(&mut head, &matched, host.as_deref(), Some(from));
-        trace.write(&mut head.headers);
         let url = headers::full_url(&head.uri, host.as_deref());
+        headers::describe(&mut head, &matched, &url, Some(from));
+        trace.write(&mut head.headers);
         let deadline = Deadline::new(began, target.spec.limits.timeout_ms, None);
         Ok(Ask {
             target,
@@ -130,14 +131,18 @@ impl Gateway {
     fn response_of(&self, answer: Answer) -> (Response<HttpBody>, HeaderValue) {
         let Answer { response, execution } = answer;
         let Execution { node, region, revision, cold, forwarded, timings } = &execution;
+        let fixed = &self.core().fixed;
+        let (node, region) = match forwarded {
+            true => (text(node.as_str()), text(region.as_str())),
+            false => (fixed.entry.clone(), fixed.region.clone()),
+        };
         let mut response = response.map(Either::Left);
         let headers = response.headers_mut();
-        headers.insert(NIGH_REGION, text(region.as_str()));
+        headers.insert(NIGH_REGION, region);
         headers.insert(NIGH_FORWARDED, flag(*forwarded));
         headers.insert(NIGH_REVISION, text(&revision.to_string()));
         // A function may time itself as well.
         headers.append(SERVER_TIMING, timings.header(*cold));
-        let node = if *forwarded { text(node.as_str()) } else { self.core().fixed.entry.clone() };
         (response, node)
     }
 }

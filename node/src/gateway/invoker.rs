@@ -155,7 +155,7 @@ impl Gateway {
             .map_err(|error| bad(format!("`{}` is no URL: {error}", url.escape_debug())))?;
         *request.headers_mut() = headers;
         let (mut head, body) = request.into_parts();
-        headers::describe(&mut head, &matched, Some(&host), caller.from);
+        headers::describe(&mut head, &matched, &url, caller.from);
         let timeout_ms = target.spec.limits.timeout_ms;
         Ok(Ask {
             deadline: Deadline::new(caller.began, timeout_ms, caller.timeout),

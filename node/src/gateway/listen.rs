@@ -164,6 +164,9 @@ async fn serve(
         }
         async move {
             let mut response = gateway.http(request, from).await;
+            // Other calls that have come to this thread run first: answers are then written one after
+            // the other, and a caller with many of them wakes up once.
+            tokio::task::yield_now().await;
             if is_h1 && stopping.leaving.is_cancelled() {
                 let close = http::HeaderValue::from_static("close");
                 response.headers_mut().insert(http::header::CONNECTION, close);

@@ -122,7 +122,7 @@ impl Gateway {
             metrics,
             slots,
         } = parts;
-        let fixed = http::Fixed::new(&name);
+        let fixed = http::Fixed::new(&name, &region);
         let core = Core {
             own,
             name,
