@@ -6,7 +6,7 @@
 //! written in a manifest come before the default routes of apps.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -251,7 +251,7 @@ pub struct Table<T> {
 #[derive(Clone, Debug)]
 struct Routes<T> {
     /// By their first segment where that is literal; each list is sorted, best first.
-    by_first: HashMap<String, Vec<(Route, T)>>,
+    by_first: BTreeMap<String, Vec<(Route, T)>>,
     /// All others, sorted too.
     others: Vec<(Route, T)>,
 }
@@ -264,7 +264,7 @@ impl<T> Default for Table<T> {
 
 impl<T> Default for Routes<T> {
     fn default() -> Self {
-        Self { by_first: HashMap::new(), others: Vec::new() }
+        Self { by_first: BTreeMap::new(), others: Vec::new() }
     }
 }
 

@@ -79,13 +79,14 @@ pub(crate) fn bench(root: &Path, options: &Options) -> Result<()> {
         bail!("there is no benchmark `{unknown}`; there are: {}", known.join(", "));
     }
     let tools = Tools::find()?;
-    let profile = if options.quick { "dev" } else { "release" };
+    let profile = if options.quick { "dev" } else { "bench" };
     build(root, profile)?;
     let effort = if options.quick {
         Effort { rounds: 1, each: Duration::from_secs(1) }
     } else {
         Effort { rounds: 3, each: Duration::from_secs(5) }
     };
+    // Cargo puts what it builds with `bench` beside what it builds with `release`.
     let folder = if options.quick { "debug" } else { "release" };
     let programs = target_folder(root).join(folder);
     let bench = Bench { root: root.to_owned(), programs, tools, effort };

@@ -51,7 +51,7 @@ pub(super) fn page(bench: &Bench, rows: &[Row]) -> String {
     let _ = writeln!(page, "- Machine: {}", machine());
     let _ = writeln!(page, "- Load: {}", bench.tools.versions());
     let rustc = super::said("rustc", &["--version"]).unwrap_or_default();
-    let _ = writeln!(page, "- Built with {rustc}, profile release");
+    let _ = writeln!(page, "- Built with {rustc}, profile bench (thin LTO, one codegen unit)");
     let _ = writeln!(
         page,
         "- {} rounds of {} s each\n",
