@@ -80,7 +80,7 @@ impl Loaded {
             answer_sender,
             end_sender,
         );
-        let mut guest = Task::start(self.engine().guests(), task);
+        let mut guest = Task::start(self.engine().threads(), task);
         let answer = match guest.until(answer).await {
             Ok(answer) => check_answer(answer),
             Err(_) => Err(match guest.until(&mut end).await {

@@ -8,22 +8,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use wasmtime::component::Linker;
 
 use crate::config::EngineConfig;
 use crate::host::{self, Host};
+use crate::threads::{Going, Threads};
 use crate::ticker::{TICK, Ticker};
 use crate::{ComponentInfo, Error, Failure, inspect};
 
 /// The wasmtime that compiles and runs guests.
 const WASMTIME_VERSION: &str = "48.0.8";
-/// A guest thread looks at sockets and timers after this many slices of guests: with the tick,
-/// timers are late by 8 ms at most however busy the guests are.
-const SLICES_PER_POLL: u32 = 8;
-/// Threads for name look-ups of guests' outbound calls.
-const LOOKUP_THREADS_MAX: usize = 16;
 
 /// Compiles, loads and runs guests. A clone is the same engine.
 #[derive(Clone)]
@@ -37,8 +32,8 @@ pub(crate) struct Inner {
     pub(crate) config: EngineConfig,
     key: String,
     ticker: Ticker,
-    guests: Handle,
-    runtime: Mutex<Option<Runtime>>,
+    threads: Threads,
+    going: Mutex<Option<Going>>,
     slots: Arc<Semaphore>,
     panics: AtomicU64,
 }
@@ -58,19 +53,12 @@ impl Engine {
             .map_err(|error| internal(format!("wasmtime engine: {error:#}")))?;
         let linker =
             host::linker(&wasmtime).map_err(|error| internal(format!("linker: {error:#}")))?;
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(config.threads)
-            .max_blocking_threads(LOOKUP_THREADS_MAX)
-            .thread_name_fn(next_thread_name())
-            .event_interval(SLICES_PER_POLL)
-            .enable_all()
-            .build()
-            .map_err(|error| internal(format!("guest threads: {error}")))?;
+        let (threads, going) = Threads::start(config.threads)?;
         let inner = Inner {
             ticker: Ticker::start(wasmtime.clone())?,
             key: key_of(&wasmtime),
-            guests: runtime.handle().clone(),
-            runtime: Mutex::new(Some(runtime)),
+            threads,
+            going: Mutex::new(Some(going)),
             slots: Arc::new(Semaphore::new(config.slots as usize)),
             panics: AtomicU64::new(0),
             wasmtime,
@@ -112,21 +100,21 @@ impl Engine {
 
     /// The threads that run guests. Who calls a function there runs it on the spot: a server whose
     /// connections live there hands no call to another task.
-    pub fn threads(&self) -> &Handle {
-        &self.inner.guests
+    pub fn threads(&self) -> &Threads {
+        &self.inner.threads
     }
 
     /// Starts no more guests; those still running after `grace` are cut off. Does not block.
     pub fn shutdown(&self, grace: Duration) {
         self.inner.slots.close();
-        let Some(runtime) = self.inner.take_runtime() else { return };
+        let Some(going) = self.inner.stop() else { return };
         let ends = Instant::now() + grace;
         let inner = Arc::clone(&self.inner);
         let wait = move || {
             while inner.ticker.running() > 0 && Instant::now() < ends {
                 thread::sleep(TICK);
             }
-            runtime.shutdown_background();
+            drop(going);
         };
         if let Err(error) = thread::Builder::new().name("guest-shutdown".into()).spawn(wait) {
             tracing::warn!(%error, "no thread for an orderly shutdown, guests are cut off");
@@ -153,8 +141,8 @@ impl Inner {
     }
 
     /// Where guests run.
-    pub(crate) fn guests(&self) -> &Handle {
-        &self.guests
+    pub(crate) const fn threads(&self) -> &Threads {
+        &self.threads
     }
 
     /// Counts a host panic and says what it was.
@@ -167,17 +155,9 @@ impl Inner {
         format!("panic: {message}")
     }
 
-    fn take_runtime(&self) -> Option<Runtime> {
-        self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // Dropping a runtime waits for its threads, and panics in async contexts: this does not.
-        if let Some(runtime) = self.take_runtime() {
-            runtime.shutdown_background();
-        }
+    /// What keeps the threads going, to be dropped.
+    fn stop(&self) -> Option<Going> {
+        self.going.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -191,11 +171,6 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.engine.ticker.leave();
     }
-}
-
-fn next_thread_name() -> impl Fn() -> String + Send + Sync + 'static {
-    let next = AtomicU64::new(0);
-    move || format!("guest-{}", next.fetch_add(1, Ordering::Relaxed))
 }
 
 fn key_of(engine: &wasmtime::Engine) -> String {

@@ -26,6 +26,7 @@ mod output;
 mod pipe;
 mod sender;
 mod task;
+mod threads;
 mod ticker;
 mod trust;
 
@@ -39,3 +40,4 @@ pub use inspect::ComponentInfo;
 pub use load::Loaded;
 pub use meter::Usage;
 pub use output::{LogSink, Stream};
+pub use threads::{Seat, Threads};

@@ -6,14 +6,15 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Waker};
 
-use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+
+use crate::threads::Threads;
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A running guest. It is stopped when this goes, unless it was let go.
 pub(crate) struct Task {
-    guests: Handle,
+    threads: Threads,
     state: State,
 }
 
@@ -30,14 +31,16 @@ enum State {
 
 impl Task {
     /// Starts a guest: here, if this is a guest thread.
-    pub(crate) fn start(guests: &Handle, work: impl Future<Output = ()> + Send + 'static) -> Self {
-        let is_guest_thread = Handle::try_current().is_ok_and(|now| now.id() == guests.id());
-        let state = if is_guest_thread {
+    pub(crate) fn start(
+        threads: &Threads,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        let state = if threads.is_here() {
             State::Here(Box::pin(work))
         } else {
-            State::There(guests.spawn(work).abort_handle())
+            State::There(spawn(threads, work))
         };
-        Self { guests: guests.clone(), state }
+        Self { threads: threads.clone(), state }
     }
 
     /// Lets a guest that runs here go on.
@@ -75,12 +78,26 @@ impl Drop for Task {
             State::There(guest) => guest.abort(),
             State::LeftBehind(mut work) => {
                 // Most have nothing left to do but to end.
-                let _entered = self.guests.enter();
+                let seat = self.threads.seat();
+                let entered = seat.handle().enter();
                 let mut context = Context::from_waker(Waker::noop());
-                if work.as_mut().poll(&mut context).is_pending() {
-                    self.guests.spawn(work);
+                let poll = work.as_mut().poll(&mut context);
+                drop(entered);
+                if poll.is_pending() {
+                    spawn(&self.threads, work);
                 }
             }
         }
     }
+}
+
+/// Runs a guest by itself.
+fn spawn(threads: &Threads, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    let seat = threads.seat();
+    let handle = seat.handle().clone();
+    let task = handle.spawn(async move {
+        let _seat = seat;
+        work.await;
+    });
+    task.abort_handle()
 }

@@ -17,7 +17,8 @@ async fn here<T: Send + 'static>(
     engine: &Engine,
     what: impl Future<Output = T> + Send + 'static,
 ) -> T {
-    engine.threads().spawn(what).await.unwrap()
+    let seat = engine.threads().seat();
+    seat.handle().spawn(what).await.unwrap()
 }
 
 #[tokio::test]
@@ -43,7 +44,7 @@ async fn whoever_goes_stops_its_guest() {
     for name in ["sleep-forever", "endless-loop"] {
         let function = load(&engine, name);
         let calling = async move { function.call(get("/")).await.map(|_| ()) };
-        let caller = engine.threads().spawn(calling);
+        let caller = engine.threads().seat().handle().spawn(calling);
         until("the guest runs", || engine.running() == 1).await;
         caller.abort();
         until("its slot is free", || engine.running() == 0).await;
@@ -64,7 +65,11 @@ async fn an_endless_guest_leaves_its_thread_to_others_and_is_stopped_in_time() {
     let engine = support::engine(2, 1);
     let (endless, hello) = (load(&engine, "endless-loop"), load(&engine, "hello"));
     let forever = endless.clone();
-    let looping = engine.threads().spawn(async move { forever.call(get("/")).await.map(|_| ()) });
+    let looping = engine
+        .threads()
+        .seat()
+        .handle()
+        .spawn(async move { forever.call(get("/")).await.map(|_| ()) });
     until("the guest runs", || engine.running() == 1).await;
     for _ in 0..10 {
         let hello = hello.clone();

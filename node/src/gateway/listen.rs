@@ -62,10 +62,12 @@ pub(crate) async fn serve_http(listener: TcpListener, gateway: Gateway, stopping
         let (builder, gateway) = (Arc::clone(&builder), gateway.clone());
         let (stopping, cut) = (stopping.clone(), cut.clone());
         // On the threads of the guests: a call that runs here runs where its connection is.
-        let threads = gateway.core().engine.threads().clone();
+        let seat = gateway.core().engine.threads().seat();
+        let threads = seat.handle().clone();
         let Ok(stream) = stream.into_std() else { return };
         connections.spawn_on(
             async move {
+                let _seat = seat;
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
                 let served = serve(&builder, stream, from, gateway, stopping, place);
                 tokio::select! {

@@ -1,0 +1,147 @@
+//! The threads that run guests, each with a scheduler, sockets and timers of its own: what begins on
+//! one stays there, and no other thread is woken for it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use crate::Error;
+
+/// A thread looks at sockets and timers after this many slices of guests: with the tick, timers are
+/// late by 8 ms at most however busy the guests are.
+const SLICES_PER_POLL: u32 = 8;
+/// Threads for name look-ups of guests' outbound calls, for each thread of guests.
+const LOOKUP_THREADS_MAX: usize = 16;
+
+thread_local! {
+    /// Of which set of threads this one is; 0: of none.
+    static SET: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The threads of one engine. A clone is the same set.
+#[derive(Clone, Debug)]
+pub struct Threads {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    id: u64,
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    handle: Handle,
+    /// What was given to it and has not ended.
+    load: Arc<AtomicUsize>,
+}
+
+/// Keeps the threads going; they end when it is dropped, with all that runs on them.
+#[derive(Debug)]
+pub(crate) struct Going(#[expect(dead_code, reason = "dropped")] Vec<oneshot::Sender<()>>);
+
+/// A place on one of the threads, for a connection or a guest; hold it as long as that lives.
+#[derive(Debug)]
+pub struct Seat {
+    handle: Handle,
+    load: Arc<AtomicUsize>,
+}
+
+impl Threads {
+    pub(crate) fn start(count: usize) -> Result<(Self, Going), Error> {
+        static SETS: AtomicU64 = AtomicU64::new(1);
+        let id = SETS.fetch_add(1, Relaxed);
+        let internal = |error| Error::Internal { why: format!("guest threads: {error}") };
+        let (mut workers, mut going) = (Vec::new(), Vec::new());
+        for n in 0..count {
+            let name = format!("guest-{n}");
+            let runtime = Builder::new_current_thread()
+                .max_blocking_threads(LOOKUP_THREADS_MAX)
+                .thread_name(format!("{name}-lookup"))
+                .event_interval(SLICES_PER_POLL)
+                .enable_all()
+                .build()
+                .map_err(internal)?;
+            workers.push(Worker { handle: runtime.handle().clone(), load: Arc::default() });
+            let (sender, stopped) = oneshot::channel::<()>();
+            going.push(sender);
+            let work = move || {
+                SET.set(id);
+                // Nothing is ever sent.
+                let _ = runtime.block_on(stopped);
+                runtime.shutdown_background();
+            };
+            thread::Builder::new().name(name).spawn(work).map_err(internal)?;
+        }
+        Ok((Self { inner: Arc::new(Inner { id, workers }) }, Going(going)))
+    }
+
+    /// Whether this is one of them: who calls a function here runs it on the spot.
+    pub fn is_here(&self) -> bool {
+        SET.get() == self.inner.id
+    }
+
+    /// A place on the thread that has the least to do.
+    ///
+    /// # Panics
+    /// Never: there is a thread.
+    pub fn seat(&self) -> Seat {
+        let workers = self.inner.workers.iter();
+        let idlest = workers.min_by_key(|worker| worker.load.load(Relaxed));
+        let Worker { handle, load } = idlest.expect("an engine has a thread at least");
+        load.fetch_add(1, Relaxed);
+        Seat { handle: handle.clone(), load: Arc::clone(load) }
+    }
+}
+
+impl Seat {
+    /// Where to spawn what sits here.
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_goes_to_the_thread_with_the_least_to_do() {
+        let (threads, _going) = Threads::start(2).unwrap();
+        assert!(!threads.is_here());
+        let (a, b) = (threads.seat(), threads.seat());
+        assert_ne!(a.handle().id(), b.handle().id());
+        let freed = b.handle().id();
+        drop(b);
+        assert_eq!(threads.seat().handle().id(), freed);
+        drop(a);
+    }
+
+    #[test]
+    fn a_thread_knows_its_set_and_ends_with_it() {
+        let (threads, going) = Threads::start(1).unwrap();
+        let (others, _going) = Threads::start(1).unwrap();
+        let (sender, seen) = std::sync::mpsc::channel();
+        let here = threads.clone();
+        let seat = threads.seat();
+        seat.handle().spawn(async move {
+            sender.send((here.is_here(), others.is_here())).unwrap();
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(seen.recv().unwrap(), (true, false));
+        drop(going);
+        // The task goes with its thread, and its end of the channel with the task.
+        assert!(seen.recv().is_err());
+    }
+}
