@@ -10,6 +10,7 @@ pub mod apply;
 pub mod audit;
 pub mod command;
 pub mod digest;
+pub mod encoding;
 pub mod error;
 pub mod gossip;
 pub mod ids;

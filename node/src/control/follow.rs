@@ -89,7 +89,7 @@ impl From<tonic::Status> for Left {
 impl From<Unfit> for Left {
     fn from(unfit: Unfit) -> Self {
         match unfit {
-            Unfit::TooLarge => Self::Broken(unfit.to_string()),
+            Unfit::TooLarge | Unfit::Stopping(_) => Self::Broken(unfit.to_string()),
             Unfit::Undecodable(_) => Self::Unknown(unfit.to_string()),
         }
     }

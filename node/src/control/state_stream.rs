@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use nigh_model::State;
+use nigh_model::encoding::{Undecodable, read_state, write_state};
 use nigh_proto::peer::v1::watch_event::Event;
 use nigh_proto::peer::v1::{SnapshotPiece, WatchEvent};
 use tokio::sync::mpsc;
@@ -27,7 +28,7 @@ pub(super) async fn send(state: Arc<State>, events: &Events) -> Option<u64> {
     let index = state.applied;
     let mut pieces = Pieces { index, events: events.clone(), filled: BytesMut::new() };
     let sent = tokio::task::spawn_blocking(move || {
-        rmp_serde::encode::write_named(&mut pieces, &*state).map_err(io::Error::other)?;
+        write_state(&state, &mut pieces)?;
         pieces.send(true)
     });
     sent.await.ok()?.ok()?;
@@ -71,7 +72,7 @@ impl Write for Pieces {
 /// A state that arrives.
 pub(super) struct Arriving {
     pieces: mpsc::Sender<Bytes>,
-    decoded: JoinHandle<Result<State, rmp_serde::decode::Error>>,
+    decoded: JoinHandle<Result<State, Undecodable>>,
     bytes: usize,
 }
 
@@ -82,15 +83,18 @@ pub(super) enum Unfit {
     #[error("its state is larger than 1 GiB")]
     TooLarge,
     /// This build cannot read it.
-    #[error("the state does not decode: {0}")]
-    Undecodable(String),
+    #[error(transparent)]
+    Undecodable(#[from] Undecodable),
+    /// Nobody decoded it: the node is stopping.
+    #[error("the state is decoded no more: {0}")]
+    Stopping(#[from] tokio::task::JoinError),
 }
 
 impl Arriving {
     pub(super) fn begin() -> Self {
         let (pieces, queue) = mpsc::channel(QUEUE);
-        let source = Source { queue, piece: Bytes::new() };
-        let decoded = tokio::task::spawn_blocking(move || rmp_serde::from_read(source));
+        let mut source = Source { queue, piece: Bytes::new() };
+        let decoded = tokio::task::spawn_blocking(move || read_state(&mut source));
         Self { pieces, decoded, bytes: 0 }
     }
 
@@ -108,8 +112,7 @@ impl Arriving {
     /// The state, when all pieces came.
     pub(super) async fn end(self) -> Result<State, Unfit> {
         drop(self.pieces);
-        let decoded = self.decoded.await.map_err(|error| Unfit::Undecodable(error.to_string()))?;
-        decoded.map_err(|error| Unfit::Undecodable(error.to_string()))
+        Ok(self.decoded.await??)
     }
 }
 

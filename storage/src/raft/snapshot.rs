@@ -13,6 +13,7 @@
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use nigh_model::encoding::{read_state, write_state};
 use nigh_model::{Digest, State, state};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -48,27 +49,17 @@ pub fn encode(meta: &SnapshotMeta, state: &State, out: impl Write) -> io::Result
     };
     let header = rmp_serde::to_vec_named(&header).expect("a header is maps and numbers");
     let mut length = Count(0);
-    write_state(&mut length, state)?;
+    write_state(state, &mut length)?;
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, Hashed { hash: Sha256::new(), out });
     out.write_all(MAGIC)?;
     out.write_all(&FORMAT.to_le_bytes())?;
     out.write_all(&(header.len() as u32).to_le_bytes())?;
     out.write_all(&length.0.to_le_bytes())?;
     out.write_all(&header)?;
-    write_state(&mut out, state)?;
+    write_state(state, &mut out)?;
     let Hashed { hash, mut out } = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     out.write_all(&hash.finalize())?;
     out.flush()
-}
-
-/// Encodes the state. The encoder wraps the error of its writer many times over: it is kept aside.
-fn write_state(out: &mut impl Write, state: &State) -> io::Result<()> {
-    let mut out = Told { out, error: None };
-    let encoded = rmp_serde::encode::write_named(&mut out, state);
-    match out.error {
-        Some(error) => Err(error),
-        None => encoded.map_err(io::Error::other),
-    }
 }
 
 /// Counts what is written to it.
@@ -96,26 +87,6 @@ impl<W: Write> Write for Hashed<W> {
         let written = self.out.write(bytes)?;
         self.hash.update(&bytes[..written]);
         Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
-/// Keeps the last error of what goes through it.
-struct Told<W> {
-    out: W,
-    error: Option<io::Error>,
-}
-
-impl<W: Write> Write for Told<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write(bytes).map_err(|error| {
-            let kind = error.kind();
-            self.error = Some(error);
-            kind.into()
-        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -170,8 +141,8 @@ impl From<io::Error> for Unfit {
 /// # Errors
 /// What does not fit.
 pub fn decode(source: impl Read + Seek) -> Result<(SnapshotMeta, State), Unfit> {
-    let (header, body) = open(source)?;
-    let state: State = rmp_serde::from_read(body).map_err(Unfit::bad)?;
+    let (header, mut body) = open(source)?;
+    let state = read_state(&mut body).map_err(Unfit::bad)?;
     if header.last_log_id.map_or(0, |id| id.index) != state.applied {
         return Err(Unfit::bad("its state is of another entry than it says"));
     }
@@ -299,21 +270,5 @@ mod tests {
         bytes[content..].copy_from_slice(digest.as_bytes());
         let unfit = decode(Cursor::new(bytes)).unwrap_err();
         assert!(matches!(unfit, Unfit::Newer { found: 9, known: 1 }), "{unfit}");
-    }
-
-    #[test]
-    fn what_the_disk_answers_is_said() {
-        struct Full;
-        impl Write for Full {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::Error::from_raw_os_error(libc::ENOSPC))
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let error = write_state(&mut Full, &State::default()).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
     }
 }
