@@ -17,9 +17,6 @@ use wasmtime_wasi_http::{
 use crate::sender::{Io, Times, send};
 use crate::{headers, trust};
 
-/// Most bytes that a guest hands over in one write to a body; two of them may wait.
-const BODY_CHUNK_BYTES_MAX: usize = 64 << 10;
-
 /// The border for outbound requests of one call.
 ///
 /// Bounds connections: each request has one of its own, and a place from the moment the guest
@@ -81,10 +78,6 @@ impl WasiHttpHooks for Outbound {
             };
             Ok((response, Box::new(io) as Io))
         })
-    }
-
-    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        BODY_CHUNK_BYTES_MAX
     }
 
     // What a guest's peer does wrong is the guest's to handle, no warning of this node.

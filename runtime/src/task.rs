@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 
 use tokio::task::AbortHandle;
 
-use crate::threads::Threads;
+use crate::threads::{Seat, Threads};
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -38,7 +38,7 @@ impl Task {
         let state = if threads.is_here() {
             State::Here(Box::pin(work))
         } else {
-            State::There(spawn(threads, work))
+            State::There(spawn(threads.seat(), work))
         };
         Self { threads: threads.clone(), state }
     }
@@ -84,7 +84,7 @@ impl Drop for Task {
                 let poll = work.as_mut().poll(&mut context);
                 drop(entered);
                 if poll.is_pending() {
-                    spawn(&self.threads, work);
+                    spawn(seat, work);
                 }
             }
         }
@@ -92,8 +92,7 @@ impl Drop for Task {
 }
 
 /// Runs a guest by itself.
-fn spawn(threads: &Threads, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-    let seat = threads.seat();
+fn spawn(seat: Seat, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
     let handle = seat.handle().clone();
     let task = handle.spawn(async move {
         let _seat = seat;

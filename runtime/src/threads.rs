@@ -1,5 +1,5 @@
 //! The threads that run guests, each with a scheduler, sockets and timers of its own: what begins on
-//! one stays there, and no other thread is woken for it.
+//! one stays there.
 
 use std::cell::Cell;
 use std::sync::Arc;
