@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nigh_model::limits::REPLICAS_MAX;
-use nigh_model::spec::{FunctionSpec, Invoke};
+use nigh_model::limits::{REPLICAS_MAX, REUSE_INSTANCES_MAX, REUSE_USES_MAX};
+use nigh_model::spec::{FunctionSpec, Invoke, Reuse};
 use nigh_model::{AppName, Digest, FunctionName};
 
 use crate::failure::Result;
@@ -91,9 +91,17 @@ fn function(section: &Section<'_>) -> std::result::Result<Function, Bad> {
         read_limits(&limits, &mut spec)?;
     }
     if let Some(scale) = section.section("scale")? {
-        scale.only(&["min_warm", "idle"])?;
+        scale.only(&["min_warm", "idle", "reuse"])?;
         spec.scale.min_warm = scale.count("min_warm", REPLICAS_MAX)?.unwrap_or_default();
         spec.scale.idle_ms = scale.duration_ms("idle")?.unwrap_or(spec.scale.idle_ms);
+        if let Some(section) = scale.section("reuse")? {
+            section.only(&["uses", "instances"])?;
+            let mut reuse = Reuse::default();
+            reuse.uses = section.count("uses", REUSE_USES_MAX)?.unwrap_or(reuse.uses);
+            reuse.instances =
+                section.count("instances", REUSE_INSTANCES_MAX)?.unwrap_or(reuse.instances);
+            spec.scale.reuse = Some(reuse);
+        }
     }
     if let Some(placement) = section.section("placement")? {
         placement.only(&["regions", "replicas"])?;
@@ -152,7 +160,7 @@ mod tests {
         component = "checkout.wasm"
         routes    = ["/checkout/...", "shop.example.com/..."]
         limits    = { timeout = "5s", memory = "64MiB", cpu = "50ms", concurrency = 100, body = "1MB" }
-        scale     = { min_warm = 1, idle = "10m" }
+        scale     = { min_warm = 1, idle = "10m", reuse = { uses = 50 } }
         placement = { regions = ["eu-*"], replicas = 2 }
         allow     = { outbound = ["https://api.example.com"] }
         env       = { LOG = "info" }
@@ -171,6 +179,7 @@ mod tests {
         assert_eq!((spec.limits.memory_bytes, spec.limits.body_bytes), (64 << 20, 1_000_000));
         assert_eq!(spec.limits.concurrency, 100);
         assert_eq!((spec.scale.min_warm, spec.scale.idle_ms), (1, 600_000));
+        assert_eq!(spec.scale.reuse, Some(Reuse { uses: 50, ..Reuse::default() }));
         assert_eq!(spec.placement.regions[0].as_str(), "eu-*");
         assert_eq!(spec.placement.replicas, 2);
         assert_eq!(String::from(spec.outbound[0].clone()), "https://api.example.com");

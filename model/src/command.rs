@@ -16,7 +16,10 @@ use crate::trust::Authority;
 
 /// The newest feature level of this build: it knows every command up to it. A new command gets the
 /// next level, so that it is not proposed before every node of a cluster knows it.
-pub const FEATURE_LEVEL: u32 = if cfg!(feature = "previous-build") { 1 } else { 3 };
+pub const FEATURE_LEVEL: u32 = if cfg!(feature = "previous-build") { 1 } else { 4 };
+
+/// The first level that knows revisions whose instances are reused.
+const LEVEL_OF_REUSE: u32 = 4;
 
 /// A command with what makes its application a pure function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -186,8 +189,10 @@ pub enum Deed {
 
 impl Command {
     /// The feature level that knows it.
-    pub const fn level(&self) -> u32 {
+    pub fn level(&self) -> u32 {
         match self {
+            Self::PutRevision { spec, .. } if spec.reuses_instances() => LEVEL_OF_REUSE,
+            Self::RestoreApp { app } if app.reuses_instances() => LEVEL_OF_REUSE,
             Self::Bootstrap { .. }
             | Self::RegisterNode { .. }
             | Self::UpdateNode { .. }
@@ -280,6 +285,8 @@ pub fn decode(bytes: &[u8]) -> Result<Envelope, UnknownCommand> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::FunctionName;
+    use crate::spec::{FunctionSpec, Reuse};
 
     #[test]
     fn an_unknown_command_is_an_error_and_not_skipped() {
@@ -297,6 +304,19 @@ mod tests {
             NewerEnvelope { request_id: None, at_ms: 1, command: Newer::Teleport { to: 2 } };
         let error = decode(&rmp_serde::to_vec_named(&newer).unwrap()).unwrap_err();
         assert!(error.to_string().contains("Teleport"), "{error}");
+    }
+
+    #[test]
+    fn a_revision_that_older_builds_cannot_read_has_a_level_of_its_own() {
+        let mut function = FunctionSpec::new(Digest::of(b"x"), 1);
+        let level = |function: &FunctionSpec| {
+            let functions = [(FunctionName::new("f").unwrap(), function.clone())].into();
+            let spec = AppSpec { functions, ..AppSpec::default() };
+            Command::PutRevision { app: AppName::new("a").unwrap(), spec }.level()
+        };
+        assert_eq!(level(&function), 1);
+        function.scale.reuse = Some(Reuse::default());
+        assert_eq!(level(&function), LEVEL_OF_REUSE);
     }
 
     #[test]

@@ -32,6 +32,16 @@ pub const CONCURRENCY_MAX: u32 = 10_000;
 /// An idle function is unloaded after this unless the manifest says otherwise, in ms.
 pub const IDLE_MS_DEFAULT: u64 = 600_000;
 
+/// Calls that a reused instance serves before a fresh one takes its place, unless the manifest says
+/// otherwise.
+pub const REUSE_USES_DEFAULT: u32 = 1_000;
+/// Most that a manifest may ask for.
+pub const REUSE_USES_MAX: u32 = 1_000_000;
+/// Instances of one function that wait on a node for their next call, unless the manifest says otherwise.
+pub const REUSE_INSTANCES_DEFAULT: u32 = 16;
+/// Most that a manifest may ask for.
+pub const REUSE_INSTANCES_MAX: u32 = 1_000;
+
 /// Largest component, in bytes.
 pub const COMPONENT_BYTES_MAX: u64 = 100 << 20;
 /// Most functions in one app.

@@ -6,11 +6,11 @@
 //! written in a manifest come before the default routes of apps.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppName, FunctionName};
@@ -238,11 +238,12 @@ pub struct Match<'t, T> {
     pub params: Vec<(&'t str, String)>,
 }
 
-/// All routes of a cluster, ready to be asked.
+/// All routes of a cluster, ready to be asked. A clone costs nothing and shares what it has in common
+/// with this.
 #[derive(Clone, Debug)]
 pub struct Table<T> {
     /// Without host under the empty string.
-    by_host: BTreeMap<String, Routes<T>>,
+    by_host: OrdMap<String, Routes<T>>,
     /// Default routes: asked when no written route matches.
     defaults: Routes<T>,
 }
@@ -250,41 +251,60 @@ pub struct Table<T> {
 /// Routes of one host, so that a path is compared with those alone that begin like it.
 #[derive(Clone, Debug)]
 struct Routes<T> {
-    /// By their first segment where that is literal; each list is sorted, best first.
-    by_first: BTreeMap<String, Vec<(Route, T)>>,
-    /// All others, sorted too.
-    others: Vec<(Route, T)>,
+    /// By their first segment where that is literal.
+    by_first: OrdMap<String, List<T>>,
+    /// All others.
+    others: List<T>,
 }
+
+/// Routes, best first.
+type List<T> = Arc<Vec<(Route, T)>>;
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { by_host: BTreeMap::new(), defaults: Routes::default() }
+        Self { by_host: OrdMap::new(), defaults: Routes::default() }
     }
 }
 
 impl<T> Default for Routes<T> {
     fn default() -> Self {
-        Self { by_first: BTreeMap::new(), others: Vec::new() }
+        Self { by_first: OrdMap::new(), others: Arc::default() }
+    }
+}
+
+impl<T: Clone> Routes<T> {
+    /// The list that a route is in, or is to be.
+    fn list(&mut self, route: &Route) -> &mut Vec<(Route, T)> {
+        let list = match route.first() {
+            Some(first) => self.by_first.entry(first.to_owned()).or_default(),
+            None => &mut self.others,
+        };
+        Arc::make_mut(list)
+    }
+
+    fn insert(&mut self, route: Route, target: T) {
+        let list = self.list(&route);
+        let at = list.partition_point(|(other, _)| other.preferred(&route).is_le());
+        list.insert(at, (route, target));
+    }
+
+    fn remove(&mut self, route: &Route, is: impl Fn(&T) -> bool) {
+        let list = self.list(route);
+        list.retain(|(other, target)| other != route || !is(target));
+        if let Some(first) = route.first().filter(|_| list.is_empty()) {
+            self.by_first.remove(first);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_first.is_empty() && self.others.is_empty()
     }
 }
 
 impl<T> Routes<T> {
-    fn push(&mut self, route: Route, target: T) {
-        match route.first() {
-            Some(first) => match self.by_first.get_mut(first) {
-                Some(list) => list.push((route, target)),
-                None => {
-                    self.by_first.insert(first.to_owned(), vec![(route, target)]);
-                }
-            },
-            None => self.others.push((route, target)),
-        }
-    }
-
-    fn sort(&mut self) {
-        for list in self.by_first.values_mut().chain([&mut self.others]) {
-            list.sort_by(|(a, _), (b, _)| a.preferred(b));
-        }
+    fn targets(&self) -> impl Iterator<Item = &T> {
+        let lists = self.by_first.values().chain([&self.others]);
+        lists.flat_map(|list| list.iter()).map(|(_, target)| target)
     }
 
     /// The best route that matches.
@@ -296,24 +316,46 @@ impl<T> Routes<T> {
     }
 }
 
-impl<T> Table<T> {
+impl<T: Clone> Table<T> {
     /// Makes a table of routes written in manifests and of default routes of apps.
     pub fn new(
         written: impl IntoIterator<Item = (Route, T)>,
         defaults: impl IntoIterator<Item = (Route, T)>,
     ) -> Self {
         let mut table = Self::default();
-        for (route, target) in written {
-            let host = route.host().unwrap_or_default().to_owned();
-            table.by_host.entry(host).or_default().push(route, target);
-        }
-        for (route, target) in defaults {
-            table.defaults.push(route, target);
-        }
-        table.by_host.values_mut().chain([&mut table.defaults]).for_each(Routes::sort);
+        written.into_iter().for_each(|(route, target)| table.insert(route, target));
+        defaults.into_iter().for_each(|(route, target)| table.insert_default(route, target));
         table
     }
 
+    /// Adds a route that is written in a manifest.
+    pub fn insert(&mut self, route: Route, target: T) {
+        let host = route.host().unwrap_or_default().to_owned();
+        self.by_host.entry(host).or_default().insert(route, target);
+    }
+
+    /// Adds an app's default route.
+    pub fn insert_default(&mut self, route: Route, target: T) {
+        self.defaults.insert(route, target);
+    }
+
+    /// Removes a written route, where it leads to one of these targets.
+    pub fn remove(&mut self, route: &Route, is: impl Fn(&T) -> bool) {
+        let host = route.host().unwrap_or_default();
+        let Some(routes) = self.by_host.get_mut(host) else { return };
+        routes.remove(route, is);
+        if routes.is_empty() {
+            self.by_host.remove(host);
+        }
+    }
+
+    /// Removes an app's default route, where it leads to one of these targets.
+    pub fn remove_default(&mut self, route: &Route, is: impl Fn(&T) -> bool) {
+        self.defaults.remove(route, is);
+    }
+}
+
+impl<T> Table<T> {
     /// The route that a request belongs to: host before path, written before default, longest
     /// first. `host` may carry a port; `path` carries no query.
     pub fn find(&self, host: Option<&str>, path: &str) -> Option<Match<'_, T>> {
@@ -337,6 +379,13 @@ impl<T> Table<T> {
             Segment::Literal(_) => None,
         });
         Some(Match { target, route, base, params: params.collect() })
+    }
+
+    /// What the routes bound to a host lead to, once for each of them. `host` carries no port.
+    pub fn of_host(&self, host: &str) -> impl Iterator<Item = &T> {
+        let host = host.to_ascii_lowercase();
+        let routes = if host.is_empty() { None } else { self.by_host.get(&host) };
+        routes.into_iter().flat_map(Routes::targets)
     }
 }
 
@@ -416,6 +465,30 @@ mod tests {
         assert_eq!(found(Some("[::1]:8080"), "/hello/y"), Some("/hello/..."));
         assert_eq!(found(None, "/helloo"), None);
         assert_eq!(found(None, "/"), None);
+    }
+
+    #[test]
+    fn what_a_host_leads_to_is_what_is_bound_to_it() {
+        let table = table(&["a.example/x", "a.example/...", "b.example/...", "/..."], &["/c/..."]);
+        let of = |host| table.of_host(host).copied().collect::<Vec<_>>();
+        assert_eq!(of("A.example"), ["a.example/x", "a.example/..."]);
+        assert_eq!(of("b.example"), ["b.example/..."]);
+        assert!(of("c.example").is_empty() && of("").is_empty());
+    }
+
+    #[test]
+    fn what_is_removed_leads_nowhere_and_leaves_nothing() {
+        let mut table = table(&["a.example/x", "/a/:y", "/:x", "/a/b"], &["/a/..."]);
+        let before = table.clone();
+        table.remove(&route("/a/b"), |target| *target == "another's");
+        assert_eq!(table.find(None, "/a/b").map(|found| *found.target), Some("/a/b"));
+        for text in ["/a/b", "a.example/x", "/:x", "/a/:y", "/never"] {
+            table.remove(&route(text), |_| true);
+        }
+        assert_eq!(table.find(None, "/a/b").map(|found| *found.target), Some("/a/..."));
+        table.remove_default(&route("/a/..."), |_| true);
+        assert_eq!(format!("{table:?}"), format!("{:?}", Table::<&str>::default()));
+        assert_eq!(before.find(None, "/a/b").map(|found| *found.target), Some("/a/b"));
     }
 
     #[test]

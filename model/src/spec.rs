@@ -98,11 +98,30 @@ pub struct Scale {
     pub min_warm: u32,
     /// Unloaded after this long without a call, in ms.
     pub idle_ms: u64,
+    /// Whether an instance serves more than one call; none: each call has a fresh one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
 }
 
 impl Default for Scale {
     fn default() -> Self {
-        Self { min_warm: 0, idle_ms: lim::IDLE_MS_DEFAULT }
+        Self { min_warm: 0, idle_ms: lim::IDLE_MS_DEFAULT, reuse: None }
+    }
+}
+
+/// How instances of a function serve one call after the other. What a call leaves in memory, the next
+/// one finds: a choice for functions whose calls may know of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reuse {
+    /// Calls that an instance serves before a fresh one takes its place.
+    pub uses: u32,
+    /// Instances that wait on a node for their next call.
+    pub instances: u32,
+}
+
+impl Default for Reuse {
+    fn default() -> Self {
+        Self { uses: lim::REUSE_USES_DEFAULT, instances: lim::REUSE_INSTANCES_DEFAULT }
     }
 }
 
@@ -244,6 +263,11 @@ impl AppSpec {
         Digest::of(&bytes)
     }
 
+    /// Whether a function of it reuses instances, which not every build knows.
+    pub fn reuses_instances(&self) -> bool {
+        self.functions.values().any(|function| function.scale.reuse.is_some())
+    }
+
     /// The components that the app is made of.
     pub fn components(&self) -> BTreeSet<Digest> {
         self.functions.values().map(|function| function.component).collect()
@@ -298,6 +322,7 @@ impl FunctionSpec {
 
     fn check(&self, path: &str) -> Result<(), BadSpec> {
         let Limits { timeout_ms, cpu_ms, memory_bytes, body_bytes, concurrency } = self.limits;
+        let reuse = self.scale.reuse.unwrap_or_default();
         let ranges = [
             ("limits.timeout", timeout_ms, 1, lim::TIMEOUT_MS_MAX, "ms"),
             ("limits.cpu", cpu_ms, 1, lim::TIMEOUT_MS_MAX, "ms"),
@@ -312,6 +337,14 @@ impl FunctionSpec {
                 "nodes",
             ),
             ("scale.min_warm", self.scale.min_warm.into(), 0, lim::REPLICAS_MAX.into(), "nodes"),
+            ("scale.reuse.uses", reuse.uses.into(), 1, lim::REUSE_USES_MAX.into(), "calls"),
+            (
+                "scale.reuse.instances",
+                reuse.instances.into(),
+                1,
+                lim::REUSE_INSTANCES_MAX.into(),
+                "instances",
+            ),
             ("component", self.component_bytes, 1, lim::COMPONENT_BYTES_MAX, "bytes"),
         ];
         for (field, value, min, max, unit) in ranges {
@@ -391,6 +424,19 @@ mod tests {
         assert_ne!(closed.digest(), open.digest());
         let text = serde_json::to_string(&closed).unwrap();
         assert_eq!(serde_json::from_str::<AppSpec>(&text).unwrap(), closed);
+    }
+
+    #[test]
+    fn a_spec_without_reuse_is_what_it_was() {
+        let mut function = FunctionSpec::new(Digest::of(b"x"), 1);
+        let text = serde_json::to_string(&function).unwrap();
+        assert!(!text.contains("reuse"), "{text}");
+        assert_eq!(serde_json::from_str::<FunctionSpec>(&text).unwrap(), function);
+        function.scale.reuse = Some(Reuse { uses: 7, instances: 2 });
+        let text = serde_json::to_string(&function).unwrap();
+        assert_eq!(serde_json::from_str::<FunctionSpec>(&text).unwrap(), function);
+        function.scale.reuse = Some(Reuse { uses: 0, instances: 2 });
+        assert_eq!(function.check("f").unwrap_err().field, "f.scale.reuse.uses");
     }
 
     #[test]

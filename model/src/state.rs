@@ -252,6 +252,11 @@ impl State {
 }
 
 impl App {
+    /// Whether a revision of it reuses instances, which not every build knows.
+    pub fn reuses_instances(&self) -> bool {
+        self.revisions.values().any(|revision| revision.spec.reuses_instances())
+    }
+
     /// The revision that answers calls.
     pub fn active_revision(&self) -> Option<&Arc<Revision>> {
         self.revisions.get(&self.active?)

@@ -4,10 +4,15 @@
 //! h2c; answers with the bytes of the function `hello`, and `/echo` with the body that it gets.
 //!
 //! `… -- grpc ADDRESS`: tonic with nigh's own `Invoke`, answered at once with the same bytes.
+//!
+//! `… -- append FILE COUNT`: no server; appends so many entries to a file, each followed by fdatasync,
+//! and prints as JSON how long one takes.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring tool")]
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -24,6 +29,8 @@ use tonic::{Status, Streaming};
 /// What `examples/hello` answers.
 const HELLO: &[u8] = b"Hello, nigh!\n";
 const ECHO_PATH: &str = "/echo";
+/// An entry: about what a deploy's command takes in the log.
+const ENTRY_BYTES: usize = 512;
 /// As on nigh's own listeners.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
@@ -34,8 +41,26 @@ async fn main() {
     match &args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["http", address] => http(address.parse().unwrap()).await,
         ["grpc", address] => grpc(address.parse().unwrap()).await,
-        _ => println!("usage: baseline http|grpc ADDRESS"),
+        ["append", file, count] => append(file, count.parse().unwrap()),
+        _ => println!("usage: baseline http|grpc ADDRESS | append FILE COUNT"),
     }
+}
+
+fn append(file: &str, count: usize) {
+    let mut file = std::fs::File::options().create(true).append(true).open(file).unwrap();
+    let began = Instant::now();
+    let mut took_us: Vec<f64> = (0..count)
+        .map(|_| {
+            let began = Instant::now();
+            file.write_all(&[7; ENTRY_BYTES]).unwrap();
+            file.sync_data().unwrap();
+            began.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    let seconds = began.elapsed().as_secs_f64();
+    took_us.sort_by(f64::total_cmp);
+    let (p50_us, p99_us) = (took_us[count / 2], took_us[count * 99 / 100]);
+    println!("{{\"calls\":{count},\"seconds\":{seconds},\"p50_us\":{p50_us},\"p99_us\":{p99_us}}}");
 }
 
 async fn http(address: SocketAddr) {

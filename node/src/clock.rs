@@ -13,7 +13,9 @@ pub(crate) fn now_ms() -> u64 {
 
 /// A new request id: 128 random bits.
 pub(crate) fn request_id() -> RequestId {
-    let text = format!("{:032x}", rand::random::<u128>());
+    let mut digits = [0; 32];
+    let _ = hex::encode_to_slice(random_bytes::<16>(), &mut digits);
+    let text = std::str::from_utf8(&digits).unwrap_or_default();
     RequestId::new(text).expect("32 hexadecimal digits are a request id")
 }
 

@@ -28,7 +28,8 @@ use crate::control::{self, Control, ControlParts};
 use crate::decided::Decided;
 use crate::error::Error;
 use crate::gateway::{
-    Gateway, GatewayParts, peer_invoke_service, public_invoke_service, serve_http,
+    Certificates, Gateway, GatewayParts, Handshakes, LOOK_INTERVAL, Reader, Transport,
+    make_certificate, peer_invoke_service, public_invoke_service, serve_http,
 };
 use crate::gossip::{Gossip, GossipConfig, GossipTiming, Keys};
 use crate::identity;
@@ -160,6 +161,7 @@ async fn start(
     let listeners = Listeners::bind(&config).await?;
     let metrics = Metrics::new();
     let (stores, published) = open_stores(&config, disk, &metrics).await?;
+    let https = open_certificates(&config).await?;
     let decided = Decided::new(stores.state.clone());
     let link = Link::new(config.region.clone(), config.rtt.clone());
     let keys = Keys::open(&stores.data)?;
@@ -206,6 +208,7 @@ async fn start(
         peers: peers.clone(),
         store: stores.artifacts.clone(),
         engine: engine.clone(),
+        identity: own_identity.clone(),
         compile_threads: config.compile_threads,
     };
     let made = {
@@ -216,6 +219,7 @@ async fn start(
         .map_err(|error| Error::Internal(error.to_string()))?
         .map_err(|error| Error::Internal(error.to_string()))?;
 
+    agent.shelf.set_memory(config.loaded_bytes_max);
     let gossip = Gossip::start(GossipConfig {
         own,
         name: config.name.clone(),
@@ -259,6 +263,7 @@ async fn start(
         agent: agent.clone(),
         engine: engine.clone(),
         admission: gateway.admission(),
+        certificates: https.as_ref().map(|(certificates, _)| certificates.clone()),
         gossip: gossip.counters(),
         strangers: strangers.clone(),
     };
@@ -274,6 +279,7 @@ async fn start(
         tls: own_identity.tls.clone(),
         decided: decided.clone(),
         strangers,
+        threads: engine.threads().clone(),
     };
     let api = Api {
         access: AccessService { control: control.clone() },
@@ -298,6 +304,7 @@ async fn start(
             let tls = own_identity.tls.clone();
             Arc::new(move || tls.api_server())
         },
+        threads: engine.threads().clone(),
     };
     let mut tasks = JoinSet::new();
     let publisher = gossip.publisher();
@@ -321,7 +328,18 @@ async fn start(
         tasks.spawn(served.instrument(span.clone()));
     }
     tasks.spawn(api.serve(listeners.api, stopping.closing.clone()).instrument(span.clone()));
-    tasks.spawn(serve_http(listeners.http, gateway, stopping.clone()).instrument(span.clone()));
+    let redirect = config.https.as_ref().and_then(|https| https.redirect);
+    let served = |listener, transport| {
+        serve_http(listener, transport, gateway.clone(), stopping.clone()).instrument(span.clone())
+    };
+    tasks.spawn(served(listeners.http, Transport::Plain { redirect }));
+    if let (Some(listener), Some((certificates, reader))) = (listeners.https, https) {
+        let handshakes = Handshakes::new(certificates.clone(), metrics.clone())
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        tasks.spawn(served(listener, Transport::Tls(Arc::new(handshakes))));
+        let reading = certificates.keep_reading(reader, LOOK_INTERVAL, stop.clone());
+        tokio::spawn(reading.instrument(span.clone()));
+    }
     for background in [
         Box::pin(agent_loop) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
         Box::pin(keep_measuring(own, decided.clone(), peers.clone(), stop.clone())),
@@ -382,6 +400,21 @@ async fn open_stores(
         .await
         .map_err(|error| Error::Internal(error.to_string()))?;
     Ok((opened?, published))
+}
+
+/// What callers over HTTPS are shown, and what reads it again.
+async fn open_certificates(config: &Config) -> Result<Option<(Arc<Certificates>, Reader)>, Error> {
+    let Some(https) = config.https.clone() else { return Ok(None) };
+    let mut hosts = vec![config.name.to_string()];
+    hosts.extend(config.advertise.iter().cloned());
+    let opened = tokio::task::spawn_blocking(move || {
+        if https.self_made {
+            make_certificate(&https.certificates, &hosts)?;
+        }
+        Certificates::open(https.certificates)
+    });
+    let opened = opened.await.map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(Some(opened?))
 }
 
 /// Where others send gossip to: chitchat wants an IP address.

@@ -3,10 +3,16 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use imbl::ordmap::DiffItem;
 use nigh_model::route::{Match, Route, Table};
 use nigh_model::spec::Invoke;
-use nigh_model::{AppName, FunctionName, FunctionRef, FunctionSpec, State};
+use nigh_model::state::Map;
+use nigh_model::{
+    App, AppName, FunctionName, FunctionRef, FunctionSpec, Revision, RevisionId, State,
+};
 use tokio::sync::watch;
+
+use crate::gateway::Told;
 
 /// A function that calls are routed to.
 #[derive(Clone, Debug)]
@@ -23,53 +29,116 @@ pub(crate) struct Target {
     pub(crate) invoke: Invoke,
 }
 
+/// What a route leads to, and what guests are told of the route.
+#[derive(Clone, Debug)]
+pub(crate) struct Led {
+    /// The function.
+    pub(crate) target: Target,
+    /// Made once, as every call has it.
+    pub(crate) told: Told,
+}
+
+impl Led {
+    fn of(route: &Route, target: &Target) -> Self {
+        Self { target: target.clone(), told: Told::of(route) }
+    }
+}
+
 /// The state at one index, with what calls look up in it.
 #[derive(Debug, Default)]
 pub(crate) struct Decision {
     /// The state.
     pub(crate) state: Arc<State>,
-    routes: Table<Target>,
-    by_name: std::collections::BTreeMap<AppName, Vec<Target>>,
+    routes: Table<Led>,
+    by_name: Map<AppName, Arc<[Target]>>,
+    /// The app of each revision that is kept.
+    apps: Map<RevisionId, AppName>,
 }
 
 impl Decision {
     fn new(state: Arc<State>) -> Self {
-        let mut written = Vec::new();
-        let mut defaults = Vec::new();
-        let mut by_name = std::collections::BTreeMap::new();
-        for app in state.apps.values() {
-            let Some(revision) = app.active_revision() else { continue };
-            let alone = revision.spec.functions.len() == 1;
-            let mut targets = Vec::new();
-            for (function, spec) in revision.functions() {
-                let name = (!alone).then_some(&function.function);
-                let default = Route::default_of(&app.name, name);
-                let mut routes = spec.routes.clone();
-                routes.push(default.clone());
-                let target = Target {
-                    app: app.name.clone(),
-                    function,
-                    spec: Arc::new(spec.clone()),
-                    routes: routes.into(),
-                    invoke: revision.spec.invoke,
-                };
-                written.extend(spec.routes.iter().map(|route| (route.clone(), target.clone())));
-                defaults.push((default, target.clone()));
-                targets.push(target);
-            }
-            by_name.insert(app.name.clone(), targets);
+        Self::default().next(state)
+    }
+
+    /// The same in a newer state: what belongs to apps that did not change is shared.
+    fn next(&self, state: Arc<State>) -> Self {
+        let Self { routes, by_name, apps, .. } = self;
+        let (routes, by_name, apps) = (routes.clone(), by_name.clone(), apps.clone());
+        let mut next = Self { state: state.clone(), routes, by_name, apps };
+        for change in self.state.apps.diff(&state.apps) {
+            let (name, old, new) = match change {
+                DiffItem::Add(name, new) => (name, None, Some(new)),
+                DiffItem::Update { old: (name, old), new: (_, new) } => {
+                    (name, Some(old), Some(new))
+                }
+                DiffItem::Remove(name, old) => (name, Some(old), None),
+            };
+            next.change(name, old.map(Arc::as_ref), new.map(Arc::as_ref));
         }
-        Self { state, routes: Table::new(written, defaults), by_name }
+        next
+    }
+
+    fn change(&mut self, name: &AppName, old: Option<&App>, new: Option<&App>) {
+        let revisions = |app: Option<&App>| {
+            app.into_iter().flat_map(|app| app.revisions.keys().copied()).collect::<Vec<_>>()
+        };
+        for id in revisions(old) {
+            self.apps.remove(&id);
+        }
+        for id in revisions(new) {
+            self.apps.insert(id, name.clone());
+        }
+        let active = |app: Option<&App>| app.and_then(App::active_revision).map(Arc::as_ptr);
+        if active(old) == active(new) {
+            return;
+        }
+        for target in self.by_name.remove(name).iter().flat_map(|targets| targets.iter()) {
+            let of_app = |other: &Led| other.target.app == *name;
+            target.spec.routes.iter().for_each(|route| self.routes.remove(route, of_app));
+            target.routes.last().into_iter().for_each(|it| self.routes.remove_default(it, of_app));
+        }
+        let Some(new) = new.filter(|app| app.active_revision().is_some()) else { return };
+        let targets = targets_of(new);
+        for target in &*targets {
+            for route in &target.spec.routes {
+                self.routes.insert(route.clone(), Led::of(route, target));
+            }
+            if let Some(default) = target.routes.last() {
+                self.routes.insert_default(default.clone(), Led::of(default, target));
+            }
+        }
+        self.by_name.insert(name.clone(), targets);
+    }
+
+    /// A revision that is kept, and its app.
+    pub(crate) fn revision(&self, id: RevisionId) -> Option<(&Arc<App>, &Arc<Revision>)> {
+        let app = self.state.apps.get(self.apps.get(&id)?)?;
+        Some((app, app.revisions.get(&id)?))
     }
 
     /// Where a request leads. `host` may carry a port; `path` carries no query.
-    pub(crate) fn route(&self, host: Option<&str>, path: &str) -> Option<Match<'_, Target>> {
+    pub(crate) fn route(&self, host: Option<&str>, path: &str) -> Option<Match<'_, Led>> {
         self.routes.find(host, path)
+    }
+
+    /// The active functions that routes bound to a host lead to; none when they are more than `max`.
+    pub(crate) fn targets_of_host(&self, host: &str, max: usize) -> Vec<Target> {
+        let mut targets: Vec<Target> = Vec::new();
+        for Led { target, .. } in self.routes.of_host(host) {
+            if targets.iter().any(|known| known.function == target.function) {
+                continue;
+            }
+            if targets.len() == max {
+                return Vec::new();
+            }
+            targets.push(target.clone());
+        }
+        targets
     }
 
     /// The active functions of an app; none when there is no such app or it is not yet active.
     pub(crate) fn targets(&self, app: &str) -> &[Target] {
-        self.by_name.get(app).map_or(&[], Vec::as_slice)
+        self.by_name.get(app).map_or(&[], |targets| &**targets)
     }
 
     /// A function of any revision that is kept, active or not: what a forwarded call names.
@@ -88,6 +157,24 @@ impl Decision {
             invoke: revision.spec.invoke,
         })
     }
+}
+
+/// The functions of an app's active revision.
+fn targets_of(app: &App) -> Arc<[Target]> {
+    let Some(revision) = app.active_revision() else { return Arc::new([]) };
+    let alone = revision.spec.functions.len() == 1;
+    let target = |(function, spec): (FunctionRef, &FunctionSpec)| {
+        let mut routes = spec.routes.clone();
+        routes.push(Route::default_of(&app.name, (!alone).then_some(&function.function)));
+        Target {
+            app: app.name.clone(),
+            function,
+            spec: Arc::new(spec.clone()),
+            routes: routes.into(),
+            invoke: revision.spec.invoke,
+        }
+    };
+    revision.functions().map(target).collect()
 }
 
 /// The routes by which a function is called, best first, as people write them.
@@ -140,10 +227,8 @@ impl Decided {
             let newer = state.applied > *applied || self.current.load().state.cluster.is_none();
             if newer {
                 *applied = state.applied;
-                let last = self.current.load_full();
-                let same = last.state.apps.ptr_eq(&state.apps);
-                let decision = if same { last.with_state(state) } else { Decision::new(state) };
-                self.current.store(Arc::new(decision));
+                let next = self.current.load().next(state);
+                self.current.store(Arc::new(next));
             }
             newer
         });
@@ -162,9 +247,63 @@ impl Decided {
     }
 }
 
-impl Decision {
-    /// The same apps in a newer state.
-    fn with_state(&self, state: Arc<State>) -> Self {
-        Self { state, routes: self.routes.clone(), by_name: self.by_name.clone() }
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use nigh_model::{AppSpec, Digest};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An app whose revision, if it has one, is active or not, and has these functions.
+    fn app(name: &AppName, id: u64, active: bool, functions: &[(u8, Option<u8>)]) -> App {
+        let mut spec = AppSpec::default();
+        for (function, route) in functions {
+            let mut made = FunctionSpec::new(Digest::of(&[*function]), 1);
+            // Two apps never have the same route.
+            made.routes = route.iter().map(|r| format!("/{r}/{name}").parse().unwrap()).collect();
+            let function = FunctionName::new(format!("f{function}")).unwrap();
+            spec.functions.insert(function, made);
+        }
+        let (id, digest) = (RevisionId(id), spec.digest());
+        let revision = Arc::new(Revision { id, spec, digest, created_ms: 0 });
+        App {
+            name: name.clone(),
+            active: active.then_some(id),
+            rollout: None,
+            revisions: BTreeMap::from([(id, revision)]),
+            changed: id.0,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_follows_a_decision_is_what_would_be_made_of_its_state_alone(
+            steps in proptest::collection::vec(
+                (
+                    0..4_u8,
+                    proptest::option::of((any::<bool>(), proptest::collection::vec(
+                        (0..3_u8, proptest::option::of(0..3_u8)), 1..4))),
+                ),
+                1..20,
+            ),
+        ) {
+            let mut state = State::default();
+            let mut decision = Decision::default();
+            for (at, (name, made)) in steps.into_iter().enumerate() {
+                let (id, name) = (at as u64 + 1, AppName::new(format!("a{name}")).unwrap());
+                match made {
+                    Some((active, functions)) => {
+                        let app = app(&name, id, active, &functions);
+                        state.apps.insert(name, Arc::new(app));
+                    }
+                    None => drop(state.apps.remove(&name)),
+                }
+                decision = decision.next(Arc::new(state.clone()));
+                let fresh = Decision::new(Arc::new(state.clone()));
+                prop_assert_eq!(format!("{decision:?}"), format!("{fresh:?}"));
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ pub enum Error {
     /// Another process has the address.
     #[error("{what} address {address} is in use by another process")]
     AddressInUse {
-        /// `http`, `api`, `peer`, `gossip` or `metrics`: also the name of the flag that moves it.
+        /// `http`, `https`, `api`, `peer`, `gossip` or `metrics`: also the name of the flag that moves it.
         what: &'static str,
         /// The address.
         address: String,
@@ -18,7 +18,7 @@ pub enum Error {
     /// The address cannot be listened on.
     #[error("cannot listen for {what} on {address}: {source}")]
     Listen {
-        /// `http`, `api`, `peer`, `gossip` or `metrics`.
+        /// `http`, `https`, `api`, `peer`, `gossip` or `metrics`.
         what: &'static str,
         /// The address.
         address: String,
@@ -31,6 +31,9 @@ pub enum Error {
     /// The guest engine does not start.
     #[error(transparent)]
     Runtime(#[from] nigh_runtime::Error),
+    /// Calls over HTTPS cannot be served.
+    #[error("HTTPS cannot be served: {0}")]
+    Https(#[from] crate::gateway::HttpsError),
     /// The data folder belongs to no cluster and none was named.
     #[error(
         "{} belongs to no cluster: begin one with --bootstrap or join one with --join HOST:PORT",
@@ -135,6 +138,7 @@ impl Error {
             | Self::NoIdentity(_)
             | Self::NoNode { .. } => Kind::Invalid,
             Self::Identity(error) => error.kind(),
+            Self::Https(error) => error.kind(),
             Self::Storage(error) => error.kind(),
             Self::Runtime(error) => error.kind(),
             Self::NotAdmitted { kind, .. } => *kind,

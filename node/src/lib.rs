@@ -23,6 +23,7 @@ mod gossip;
 mod identity;
 mod listeners;
 mod membership;
+mod moving;
 mod peer;
 mod process;
 pub mod recover;
@@ -32,8 +33,9 @@ mod seen;
 mod stopping;
 mod telemetry;
 
-pub use config::{CERTIFICATE_LIFE, Config, Start, TokenSource};
+pub use config::{CERTIFICATE_LIFE, Config, Https, LOADED_BYTES_MAX, Start, TokenSource};
 pub use daemon::Node;
 pub use error::Error;
+pub use gateway::{HttpsError, make_certificate};
 pub use identity::IdentityError;
 pub use nigh_storage::identity::NODE_NAME as IDENTITY_FILE;

@@ -13,6 +13,8 @@ use crate::error::Error;
 pub(crate) struct Listeners {
     /// HTTP ingress.
     pub(crate) http: TcpListener,
+    /// HTTPS ingress, where it is served.
+    pub(crate) https: Option<TcpListener>,
     /// gRPC API.
     pub(crate) api: TcpListener,
     /// Other nodes.
@@ -32,6 +34,10 @@ impl Listeners {
         let gossip = UdpSocket::bind(config.gossip).await;
         Ok(Self {
             http: tcp("http", config.http).await?,
+            https: match &config.https {
+                Some(https) => Some(tcp("https", https.listen).await?),
+                None => None,
+            },
             api: tcp("api", config.api).await?,
             peer: tcp("peer", config.peer).await?,
             gossip: gossip.map_err(|error| not_bound("gossip", config.gossip, error))?,

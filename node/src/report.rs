@@ -6,7 +6,7 @@ use nigh_model::NodeId;
 use nigh_runtime::Engine;
 use nigh_storage::LogStore;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
@@ -19,6 +19,9 @@ use crate::seen::{DiskReport, IdentityReport, Load, Report, Room};
 
 /// Load is told this often; what the node has is told at once.
 const LOAD_INTERVAL: Duration = Duration::from_millis(500);
+/// After a look at what the node has it rests so many times as long as that took: with many functions
+/// that change at once a look sees many changes.
+const REST_TIMES: u32 = 4;
 
 /// Where what a node says of itself comes from, and where it goes to.
 pub(crate) struct Told {
@@ -60,6 +63,7 @@ pub(crate) async fn keep_reporting(
     let mut ticks = tokio::time::interval(LOAD_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let began = Instant::now();
         let present = agent.shelf.present();
         changes.borrow_and_update();
         let drains = decided.now().state.is_draining(own);
@@ -85,7 +89,13 @@ pub(crate) async fn keep_reporting(
             keys: keys.ring().in_use(),
             disk: DiskReport::of(&log.health()),
             room: *room.borrow_and_update(),
+            engine: engine.fingerprint().to_owned(),
         });
+        let rest = (began.elapsed() * REST_TIMES).min(LOAD_INTERVAL);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(rest) => {}
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = leaving.cancelled(), if !left => left = true,

@@ -120,6 +120,9 @@ pub(crate) struct Report {
     pub(crate) disk: DiskReport,
     /// The room of its data folder; none when it does not know, or does not say.
     pub(crate) room: Option<Room>,
+    /// The fingerprint of its engine: nodes of the same one can run each other's compiled
+    /// artifacts. Empty where a build does not say it.
+    pub(crate) engine: String,
 }
 
 /// The keys of gossip that a node works with.

@@ -4,6 +4,8 @@
 //! It only says what is wanted and what may go; the agent loads and unloads. Predicting the
 //! next call is not done here yet.
 
+pub mod room;
+
 use std::collections::BTreeMap;
 
 use nigh_model::FunctionRef;
@@ -97,33 +99,6 @@ pub fn idle(last_call_ms: u64, idle_ms: u64, now_ms: u64, keep: bool) -> bool {
     !keep && now_ms.saturating_sub(last_call_ms) >= idle_ms
 }
 
-/// A loaded function, as the rule for unloading sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loaded {
-    /// When it was last called, or loaded if it never was, in ms.
-    pub last_call_ms: u64,
-    /// How long it may be idle, in ms.
-    pub idle_ms: u64,
-    /// Whether it must not be unloaded now.
-    pub keep: bool,
-}
-
-/// Which of the loaded functions to unload, as indices: all that are [`idle`], then those
-/// called longest ago until at most `loaded_max` are left. `out` is emptied before.
-pub fn unload(loaded: &[Loaded], loaded_max: usize, now_ms: u64, out: &mut Vec<usize>) {
-    out.clear();
-    out.extend((0..loaded.len()).filter(|&at| !loaded[at].keep));
-    out.sort_unstable_by_key(|&at| {
-        let Loaded { last_call_ms, idle_ms, keep } = loaded[at];
-        (!idle(last_call_ms, idle_ms, now_ms, keep), last_call_ms, at)
-    });
-    let idle_count = out.partition_point(|&at| {
-        let Loaded { last_call_ms, idle_ms, keep } = loaded[at];
-        idle(last_call_ms, idle_ms, now_ms, keep)
-    });
-    out.truncate(idle_count.max(loaded.len().saturating_sub(loaded_max)));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,18 +151,5 @@ mod tests {
         assert!(idle(1_000, 500, 1_500, false));
         assert!(!idle(1_000, 500, 9_999, true));
         assert!(!idle(1_000, 500, 0, false), "a clock behind unloads nothing");
-    }
-
-    #[test]
-    fn the_idle_go_then_the_least_recently_called_beyond_the_limit() {
-        let loaded = |last_call_ms, keep| Loaded { last_call_ms, idle_ms: 500, keep };
-        let all = [loaded(900, false), loaded(100, true), loaded(800, false), loaded(200, false)];
-        let mut out = vec![99];
-        unload(&all, 4, 1_000, &mut out);
-        assert_eq!(out, [3]);
-        unload(&all, 2, 1_000, &mut out);
-        assert_eq!(out, [3, 2]);
-        unload(&all, 0, 1_000, &mut out);
-        assert_eq!(out, [3, 2, 0], "what is kept stays even beyond the limit");
     }
 }

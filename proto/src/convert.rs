@@ -77,6 +77,14 @@ fn function_spec(path: &str, message: v1::FunctionSpec) -> Result<FunctionSpec, 
         if scale.idle_ms != 0 {
             function.scale.idle_ms = scale.idle_ms;
         }
+        function.scale.reuse = scale.reuse.map(|reuse| {
+            let or = |given: u32, default: u32| if given == 0 { default } else { given };
+            let default = spec::Reuse::default();
+            spec::Reuse {
+                uses: or(reuse.uses, default.uses),
+                instances: or(reuse.instances, default.instances),
+            }
+        });
     }
     if let Some(placement) = message.placement {
         function.placement.replicas = placement.replicas;
@@ -117,7 +125,14 @@ fn message_of(name: &FunctionName, spec: &FunctionSpec) -> v1::FunctionSpec {
             body_bytes: Some(spec.limits.body_bytes),
             concurrency: spec.limits.concurrency,
         }),
-        scale: Some(v1::Scale { min_warm: spec.scale.min_warm, idle_ms: spec.scale.idle_ms }),
+        scale: Some(v1::Scale {
+            min_warm: spec.scale.min_warm,
+            idle_ms: spec.scale.idle_ms,
+            reuse: spec
+                .scale
+                .reuse
+                .map(|reuse| v1::Reuse { uses: reuse.uses, instances: reuse.instances }),
+        }),
         placement: Some(v1::Placement {
             regions: spec.placement.regions.iter().map(|p| p.as_str().to_owned()).collect(),
             replicas: spec.placement.replicas,

@@ -1,15 +1,16 @@
 //! How a guest answers: `wasi:http`'s outgoing responses and bodies, in place of wasmtime's own,
 //! which make two channels and several boxes for each.
 
-use http::{Response, StatusCode, header};
+use http::{Response, StatusCode};
 use tokio::sync::oneshot;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource, ResourceType};
+use wasmtime::component::{Linker, Resource, ResourceTable, ResourceType};
 use wasmtime_wasi::p2::DynOutputStream;
 use wasmtime_wasi_http::FieldMap;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
 
+use crate::headers::declared_length;
 use crate::host::Host;
 use crate::pipe::{Direction, Reader, Writer, pipe};
 
@@ -23,7 +24,7 @@ pub(crate) type Answer = Result<Response<Reader>, ErrorCode>;
 pub(crate) struct Outparam(pub(crate) oneshot::Sender<Answer>);
 
 /// An answer that a guest makes.
-struct Outgoing {
+pub(crate) struct Outgoing {
     status: StatusCode,
     headers: FieldMap,
     body: Option<Reader>,
@@ -39,17 +40,43 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     types.resource("outgoing-response", ResourceType::host::<Outgoing>(), drop_of::<Outgoing>)?;
     types.resource("outgoing-body", ResourceType::host::<Writer>(), drop_of::<Writer>)?;
     types.resource("response-outparam", ResourceType::host::<Outparam>(), drop_of::<Outparam>)?;
-    types.func_wrap("[constructor]outgoing-response", begin)?;
-    types.func_wrap("[method]outgoing-response.status-code", status)?;
-    types.func_wrap("[method]outgoing-response.set-status-code", set_status)?;
-    types.func_wrap("[method]outgoing-response.headers", headers)?;
-    types.func_wrap("[method]outgoing-response.body", answer_body)?;
-    types.func_wrap("[method]outgoing-request.body", request_body)?;
-    types.func_wrap("[method]outgoing-body.write", write)?;
-    types.func_wrap("[static]outgoing-body.finish", finish)?;
-    types.func_wrap("[static]response-outparam.set", set)?;
+    types.func_wrap("[constructor]outgoing-response", |mut guest: Guest<'_>, (headers,)| {
+        one(begin(&mut guest.data_mut().table, headers))
+    })?;
+    types.func_wrap("[method]outgoing-response.status-code", |guest: Guest<'_>, (answer,)| {
+        one(status(&guest.data().table, &answer))
+    })?;
+    types.func_wrap(
+        "[method]outgoing-response.set-status-code",
+        |mut guest: Guest<'_>, (answer, status)| {
+            one(set_status(&mut guest.data_mut().table, &answer, status))
+        },
+    )?;
+    types.func_wrap("[method]outgoing-response.headers", |mut guest: Guest<'_>, (answer,)| {
+        one(headers(&mut guest.data_mut().table, &answer))
+    })?;
+    types.func_wrap("[method]outgoing-response.body", |mut guest: Guest<'_>, (answer,)| {
+        one(answer_body(&mut guest.data_mut().table, &answer))
+    })?;
+    types.func_wrap("[method]outgoing-request.body", |mut guest: Guest<'_>, (request,)| {
+        one(request_body(&mut guest.data_mut().table, &request))
+    })?;
+    types.func_wrap("[method]outgoing-body.write", |mut guest: Guest<'_>, (body,)| {
+        one(write(&mut guest.data_mut().table, &body))
+    })?;
+    types.func_wrap("[static]outgoing-body.finish", |mut guest: Guest<'_>, (body, trailers)| {
+        one(finish(&mut guest.data_mut().table, body, trailers))
+    })?;
+    types.func_wrap("[static]response-outparam.set", |mut guest: Guest<'_>, (out, answer)| {
+        set(&mut guest.data_mut().table, out, answer)
+    })?;
     linker.allow_shadowing(false);
     Ok(())
+}
+
+/// The results of a function: one.
+fn one<T>(result: wasmtime::Result<T>) -> Done<T> {
+    result.map(|value| (value,))
 }
 
 fn drop_of<T: Send + 'static>(mut guest: Guest<'_>, rep: u32) -> wasmtime::Result<()> {
@@ -57,87 +84,95 @@ fn drop_of<T: Send + 'static>(mut guest: Guest<'_>, rep: u32) -> wasmtime::Resul
     Ok(())
 }
 
-fn begin(mut guest: Guest<'_>, (headers,): (Resource<FieldMap>,)) -> Done<Resource<Outgoing>> {
-    let table = &mut guest.data_mut().table;
+/// Begins an answer.
+pub(crate) fn begin(
+    table: &mut ResourceTable,
+    headers: Resource<FieldMap>,
+) -> wasmtime::Result<Resource<Outgoing>> {
     let mut headers = table.delete(headers)?;
     headers.set_immutable();
-    Ok((table.push(Outgoing { status: StatusCode::OK, headers, body: None })?,))
+    Ok(table.push(Outgoing { status: StatusCode::OK, headers, body: None })?)
 }
 
-fn status(guest: Guest<'_>, (answer,): (Resource<Outgoing>,)) -> Done<u16> {
-    Ok((guest.data().table.get(&answer)?.status.as_u16(),))
+/// The status of an answer.
+pub(crate) fn status(table: &ResourceTable, answer: &Resource<Outgoing>) -> wasmtime::Result<u16> {
+    Ok(table.get(answer)?.status.as_u16())
 }
 
-fn set_status(
-    mut guest: Guest<'_>,
-    (answer, status): (Resource<Outgoing>, u16),
-) -> Done<Result<(), ()>> {
-    let answer = guest.data_mut().table.get_mut(&answer)?;
+/// Gives an answer its status, if that is one.
+pub(crate) fn set_status(
+    table: &mut ResourceTable,
+    answer: &Resource<Outgoing>,
+    status: u16,
+) -> wasmtime::Result<Result<(), ()>> {
+    let answer = table.get_mut(answer)?;
     let known = StatusCode::from_u16(status).map_err(|_| ());
-    Ok((known.map(|status| answer.status = status),))
+    Ok(known.map(|status| answer.status = status))
 }
 
-fn headers(mut guest: Guest<'_>, (answer,): (Resource<Outgoing>,)) -> Done<Resource<FieldMap>> {
-    let table = &mut guest.data_mut().table;
-    let headers = table.get(&answer)?.headers.clone();
-    Ok((table.push(headers)?,))
+/// The headers of an answer.
+pub(crate) fn headers(
+    table: &mut ResourceTable,
+    answer: &Resource<Outgoing>,
+) -> wasmtime::Result<Resource<FieldMap>> {
+    let headers = table.get(answer)?.headers.clone();
+    Ok(table.push(headers)?)
 }
 
-fn answer_body(
-    mut guest: Guest<'_>,
-    (answer,): (Resource<Outgoing>,),
-) -> Done<Result<Resource<Writer>, ()>> {
-    let table = &mut guest.data_mut().table;
-    let answer = table.get_mut(&answer)?;
-    let Ok(declared) = declared(&answer.headers) else { return Ok((Err(()),)) };
-    if answer.body.is_some() {
-        return Ok((Err(()),));
-    }
+/// The body of an answer; once.
+pub(crate) fn answer_body(
+    table: &mut ResourceTable,
+    answer: &Resource<Outgoing>,
+) -> wasmtime::Result<Result<Resource<Writer>, ()>> {
+    let answer = table.get_mut(answer)?;
+    let (Ok(declared), None) = (declared_length(&answer.headers), &answer.body) else {
+        return Ok(Err(()));
+    };
     let (writer, reader) = pipe(Direction::Answer, declared);
     answer.body = Some(reader);
-    Ok((Ok(table.push(writer)?),))
+    Ok(Ok(table.push(writer)?))
 }
 
 fn request_body(
-    mut guest: Guest<'_>,
-    (request,): (Resource<HostOutgoingRequest>,),
-) -> Done<Result<Resource<Writer>, ()>> {
-    let table = &mut guest.data_mut().table;
-    let request = table.get_mut(&request)?;
-    let Ok(declared) = declared(&request.headers) else { return Ok((Err(()),)) };
-    if request.body.is_some() {
-        return Ok((Err(()),));
-    }
+    table: &mut ResourceTable,
+    request: &Resource<HostOutgoingRequest>,
+) -> wasmtime::Result<Result<Resource<Writer>, ()>> {
+    let request = table.get_mut(request)?;
+    let (Ok(declared), None) = (declared_length(&request.headers), &request.body) else {
+        return Ok(Err(()));
+    };
     let (writer, reader) = pipe(Direction::Request, declared);
     request.body = Some(http_body_util::BodyExt::boxed_unsync(reader));
-    Ok((Ok(table.push(writer)?),))
+    Ok(Ok(table.push(writer)?))
 }
 
-fn write(
-    mut guest: Guest<'_>,
-    (body,): (Resource<Writer>,),
-) -> Done<Result<Resource<DynOutputStream>, ()>> {
-    let table = &mut guest.data_mut().table;
-    let Some(stream) = table.get_mut(&body)?.stream() else { return Ok((Err(()),)) };
+/// The stream that a body is written to; once.
+pub(crate) fn write(
+    table: &mut ResourceTable,
+    body: &Resource<Writer>,
+) -> wasmtime::Result<Result<Resource<DynOutputStream>, ()>> {
+    let Some(stream) = table.get_mut(body)?.stream() else { return Ok(Err(())) };
     let stream: DynOutputStream = Box::new(stream);
-    Ok((Ok(table.push_child(stream, &body)?),))
+    Ok(Ok(table.push_child(stream, body)?))
 }
 
-fn finish(
-    mut guest: Guest<'_>,
-    (body, trailers): (Resource<Writer>, Option<Resource<FieldMap>>),
-) -> Done<Result<(), ErrorCode>> {
-    let table = &mut guest.data_mut().table;
+/// Ends a body.
+pub(crate) fn finish(
+    table: &mut ResourceTable,
+    body: Resource<Writer>,
+    trailers: Option<Resource<FieldMap>>,
+) -> wasmtime::Result<Result<(), ErrorCode>> {
     let body = table.delete(body)?;
     let trailers = trailers.map(|trailers| table.delete(trailers)).transpose()?;
-    Ok((body.finish(trailers.map(Into::into)),))
+    Ok(body.finish(trailers.map(Into::into)))
 }
 
-fn set(
-    mut guest: Guest<'_>,
-    (out, answer): (Resource<Outparam>, Result<Resource<Outgoing>, ErrorCode>),
+/// Gives an answer to the caller.
+pub(crate) fn set(
+    table: &mut ResourceTable,
+    out: Resource<Outparam>,
+    answer: Result<Resource<Outgoing>, ErrorCode>,
 ) -> wasmtime::Result<()> {
-    let table = &mut guest.data_mut().table;
     let answer = match answer {
         Ok(answer) => Ok(table.delete(answer)?.finished()),
         Err(code) => Err(code),
@@ -160,40 +195,5 @@ impl Outgoing {
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.into();
         response
-    }
-}
-
-/// The length that a head declares: digits alone (RFC 9110 §8.6), and once.
-fn declared(headers: &FieldMap) -> Result<Option<u64>, ()> {
-    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let digits = value.as_bytes();
-    if values.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(());
-    }
-    let digits = value.to_str().map_err(|_| ())?;
-    digits.parse().map(Some).map_err(|_| ())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn declares(values: &[&'static str]) -> Result<Option<u64>, ()> {
-        let mut headers = http::HeaderMap::new();
-        for value in values {
-            headers.append(header::CONTENT_LENGTH, http::HeaderValue::from_static(value));
-        }
-        let mut outbound = crate::outbound::tests::nothing_allowed();
-        declared(&FieldMap::new_immutable(&mut outbound, headers))
-    }
-
-    #[test]
-    fn a_length_is_digits_and_said_once() {
-        assert_eq!(declares(&[]), Ok(None));
-        assert_eq!(declares(&["12"]), Ok(Some(12)));
-        for wrong in [&["+1"][..], &["1", "1"], &[""], &["1 "], &["99999999999999999999"]] {
-            assert_eq!(declares(wrong), Err(()), "{wrong:?}");
-        }
     }
 }

@@ -142,9 +142,11 @@ impl ResponseBody {
         // HTTP carries no body here: that nobody reads it does not mean that nobody waits.
         let bodiless = *method == Method::HEAD
             || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let left = headers::content_length(answer.headers()).filter(|_| !bodiless);
+        let left = headers::declared_length(answer.headers()).ok().flatten().filter(|_| !bodiless);
         if bodiless || left == Some(0) || answer.body().is_end_stream() {
             guest.let_go();
+        } else {
+            guest.stand_alone();
         }
         answer.map(|body| Self { body, end, guest, left, done: false, usage, request })
     }

@@ -9,9 +9,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use http::{Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use nigh_model::spec::{Limits, OutboundRule};
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
@@ -22,6 +23,7 @@ use crate::answer::{Answer, Outparam};
 use crate::body::{Bounded, Overrun, RequestBody, ResponseBody};
 use crate::engine::Slot;
 use crate::host::Host;
+use crate::instance::{Instance, Instances};
 use crate::limiter::Limiter;
 use crate::load::Loaded;
 use crate::meter::{Meter, Usage, Verdict};
@@ -29,15 +31,20 @@ use crate::outbound::Outbound;
 use crate::output::{LogSink, Output};
 use crate::pipe::Reader;
 use crate::task::Task;
-use crate::{Failure, headers};
+use crate::{Failure, gather, headers};
 
 /// Most bytes that a guest hands to the host in one host call; no interface needs more.
 const HOSTCALL_BYTES_MAX: usize = 4 << 20;
+
+/// Adds headers to those of a request.
+pub type Describe = Box<dyn Fn(&mut HeaderMap) + Send + Sync>;
 
 /// A call to a function.
 pub struct Call {
     /// The request, as the guest shall see it.
     pub request: Request<RequestBody>,
+    /// What the guest sees of headers besides: made when it asks for them, as not all do.
+    pub describe: Option<Describe>,
     /// What the call may use.
     pub limits: Limits,
     /// When the call ends, its answer's body included.
@@ -54,7 +61,8 @@ pub struct Call {
 }
 
 impl Loaded {
-    /// Calls the function in a fresh instance; returns at the head of its answer.
+    /// Calls the function in an instance of the call's own, or in one that has waited for it; returns at
+    /// the head of its answer.
     ///
     /// The guest runs on the engine's own threads: as part of this future, and then of the answer's
     /// body, when these are polled there, else as a task. Dropping this future, or the body before
@@ -63,7 +71,11 @@ impl Loaded {
     /// # Errors
     /// [`Failure::NoSlot`] at once when the pool is full; else how the guest failed to answer.
     pub async fn call(&self, call: Call) -> Result<Response<ResponseBody>, Failure> {
-        let slot = self.engine().admit(self.slots())?;
+        let waiting = self.instances().and_then(|instances| instances.take());
+        let place = match waiting {
+            Some(instance) => Place::Waiting(instance),
+            None => Place::Fresh(self.engine().admit(self.slots())?),
+        };
         let limits = call.limits;
         let method = call.request.method().clone();
         let meter = Meter::new(call.deadline, Duration::from_millis(limits.cpu_ms));
@@ -74,7 +86,7 @@ impl Loaded {
         let task = run(
             self.clone(),
             call,
-            slot,
+            place,
             overrun.clone(),
             Arc::clone(&usage),
             answer_sender,
@@ -100,38 +112,92 @@ impl Loaded {
 struct Stop(Verdict);
 
 /// Where an error came up.
-enum Stage {
+pub(crate) enum Stage {
+    /// Before the handler was called.
     Instantiate,
+    /// While it ran.
     Handle,
 }
 
-/// An instance with all that must happen when it ends, however it ends.
+/// Where a call runs.
+enum Place {
+    /// In an instance that is to be made.
+    Fresh(Slot),
+    /// In one that was made for an earlier call.
+    Waiting(Instance),
+}
+
+impl Place {
+    /// The instance, ready for this call.
+    fn instance(
+        self,
+        loaded: &Loaded,
+        usage: Arc<Usage>,
+        deadline: Instant,
+        limits: &Limits,
+        (env, outbound, logs): Given,
+    ) -> Instance {
+        let mut instance = match self {
+            Self::Waiting(mut instance) => {
+                instance.store.data_mut().begin(usage, logs, deadline);
+                instance
+            }
+            Self::Fresh(slot) => {
+                let limiter = Limiter::new(limits.memory_bytes, loaded.grown_bytes());
+                let outbound = Outbound::new(outbound, deadline);
+                let host = Host::new(env, Output::new(logs), outbound, limiter, usage);
+                let mut store = Store::new(&loaded.engine().wasmtime, host);
+                store.limiter(|host| &mut host.limiter);
+                store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+                store.epoch_deadline_callback(|store| match store.data().usage.tick() {
+                    // Until all others that wait on this thread had their turn, and it has looked at its
+                    // sockets: not only to the end of its queue.
+                    Verdict::Go => Ok(UpdateDeadline::YieldCustom(1, Box::pin(yield_now()))),
+                    stop => Err(Stop(stop).into()),
+                });
+                Instance { store, made: None, uses: 0, slot }
+            }
+        };
+        instance.uses += 1;
+        instance.store.set_epoch_deadline(1);
+        instance
+    }
+}
+
+/// What a fresh instance is given.
+type Given = (Arc<[(String, String)]>, Arc<[OutboundRule]>, Arc<dyn LogSink>);
+
+/// A call that runs, with all that must happen when it ends, however it ends.
 struct Guest {
     end: Option<oneshot::Sender<Result<(), Failure>>>,
-    output: Arc<Output>,
     guard: Option<Box<dyn Any + Send>>,
-    // The store goes before the slot that it takes.
-    store: Store<Host>,
-    _slot: Slot,
+    /// None when it was kept.
+    instance: Option<Instance>,
+    /// Where it is kept, if it ends well.
+    keeper: Option<Arc<Instances>>,
 }
 
 impl Guest {
     /// Tells how the guest ended, then breaks off what it has not finished: in this order, so
     /// that whoever sees a broken body can know why.
     fn conclude(&mut self, outcome: Result<(), Failure>) {
-        let Some(end) = self.end.take() else { return };
+        let (Some(end), Some(instance)) = (self.end.take(), &mut self.instance) else { return };
         // Both are the caller's code, and a panic here would take the process down.
-        if catch_unwind(AssertUnwindSafe(|| self.output.finish())).is_err() {
+        let host = instance.store.data_mut();
+        if catch_unwind(AssertUnwindSafe(|| host.output.finish())).is_err() {
             tracing::error!("the log sink panicked");
         }
         let guard = self.guard.take();
         if catch_unwind(AssertUnwindSafe(|| drop(guard))).is_err() {
             tracing::error!("the guard of a call panicked");
         }
-        let host = self.store.data_mut();
         host.usage.end(host.limiter.bytes_peak(), outcome.clone().err());
+        let keeper = self.keeper.take().filter(|_| outcome.is_ok());
         let _ = end.send(outcome);
-        host.clear();
+        match keeper {
+            Some(keeper) => self.instance.take().map_or((), |instance| keeper.keep(instance)),
+            None => host.clear(),
+        }
     }
 }
 
@@ -145,34 +211,30 @@ impl Drop for Guest {
 async fn run(
     loaded: Loaded,
     call: Call,
-    slot: Slot,
+    place: Place,
     overrun: Overrun,
     usage: Arc<Usage>,
     answer: oneshot::Sender<Answer>,
     end: oneshot::Sender<Result<(), Failure>>,
 ) {
-    let Call { request, limits, deadline, env, outbound, logs, guard } = call;
+    let Call { request, describe, limits, deadline, env, outbound, logs, guard } = call;
     let limit_ms = deadline.saturating_duration_since(Instant::now()).as_millis();
     let limit_ms = u64::try_from(limit_ms).unwrap_or(u64::MAX);
-    let output = Output::new(logs);
-    let outbound = Outbound::new(outbound, deadline);
-    let limiter = Limiter::new(limits.memory_bytes);
-    let host = Host::new(&env, &output, outbound, limiter, Arc::clone(&usage));
-    let mut store = Store::new(&loaded.engine().wasmtime, host);
-    store.limiter(|host| &mut host.limiter);
-    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| match store.data().usage.tick() {
-        Verdict::Go => Ok(UpdateDeadline::Yield(1)),
-        stop => Err(Stop(stop).into()),
-    });
-    let mut guest = Guest { end: Some(end), output, guard, store, _slot: slot };
+    let given = (env, outbound, logs);
+    let instance = place.instance(&loaded, Arc::clone(&usage), deadline, &limits, given);
+    let keeper = loaded.instances().cloned();
+    let mut guest = Guest { end: Some(end), guard, instance: Some(instance), keeper };
+    let Some(instance) = &mut guest.instance else { return };
     let request = request.map(|body| Bounded::new(body, overrun));
 
     let ended = {
-        let work = AssertUnwindSafe(serve(&loaded, &mut guest.store, request, answer));
+        let work = AssertUnwindSafe(serve(&loaded, instance, request, describe, answer));
         let mut work = pin!(work.catch_unwind());
         let metered = poll_fn(|context| {
+            if usage.is_busy() {
+                // What others have answered does not wait for it.
+                gather::hand_over();
+            }
             // A guest that is woken by the end of its time shall not answer that it is over.
             match usage.slice_begins() {
                 Verdict::Go => {}
@@ -187,9 +249,8 @@ async fn run(
         });
         timeout_at(deadline, metered).await.unwrap_or(Err(Verdict::Deadline))
     };
-    let cause = |stage, error: wasmtime::Error| {
-        explain(&stage, &error, guest.store.data().limiter.refused(), &limits, limit_ms)
-    };
+    let refused = instance.store.data().limiter.refused();
+    let cause = |stage, error: wasmtime::Error| explain(&stage, &error, refused, &limits, limit_ms);
     let outcome = match ended {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err((stage, error)))) => cause(stage, error),
@@ -203,23 +264,35 @@ async fn run(
     guest.conclude(outcome);
 }
 
-/// Instantiates the component and calls its handler.
+/// Makes the instance where it is not there yet, and calls its handler.
 async fn serve(
     loaded: &Loaded,
-    store: &mut Store<Host>,
+    instance: &mut Instance,
     request: Request<Bounded>,
+    describe: Option<Describe>,
     answer: oneshot::Sender<Answer>,
 ) -> Result<(), (Stage, wasmtime::Error)> {
     let before = |error| (Stage::Instantiate, error);
+    let store = &mut instance.store;
     let (mut head, body) = request.into_parts();
     headers::accept(&mut head);
+    store.data_mut().describe = match describe {
+        Some(describe) if !loaded.is_module() => {
+            describe(&mut head.headers);
+            None
+        }
+        // Directly that is done when the headers are asked for.
+        describe => describe,
+    };
     let scheme = if headers::is_https(&head) { Scheme::Https } else { Scheme::Http };
     let request = Request::from_parts(head, body);
     let request = store.data_mut().http().new_incoming_request(scheme, request).map_err(before)?;
     let out = store.data_mut().table.push(Outparam(answer)).map_err(|e| before(e.into()))?;
-    let handler = loaded.instantiate(store).await.map_err(before)?;
-    let handled = handler.call_async(store, (request, out)).await;
-    handled.map_err(|error| (Stage::Handle, error))
+    let made = match &mut instance.made {
+        Some(made) => made,
+        made => made.insert(loaded.make(store).await.map_err(before)?),
+    };
+    made.handle(store, request, out).await.map_err(|error| (Stage::Handle, error))
 }
 
 /// Checks the head of a guest's answer.

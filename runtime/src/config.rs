@@ -44,6 +44,8 @@ pub struct EngineConfig {
     /// 3.9 TiB, and five engines of 1,000 slots in one process 19.7 TiB of the 128 that there
     /// are. Only beyond 25,000 slots per process a smaller reservation is worth its checks.
     pub memory_reservation_bytes: u64,
+    /// Whether a component that is one module and the host's functions runs as that module alone.
+    pub direct: bool,
     /// Unmapped address space behind each slot, in bytes: constant offsets below it need no check.
     pub memory_guard_bytes: u64,
 }
@@ -56,6 +58,7 @@ impl Default for EngineConfig {
             memory_bytes_max: MEMORY_BYTES_MAX,
             memory_reservation_bytes: 4 << 30,
             memory_guard_bytes: 32 << 20,
+            direct: true,
         }
     }
 }
@@ -110,7 +113,8 @@ impl EngineConfig {
             .max_core_instances_per_component(CORE_INSTANCES_MAX)
             .total_memories(self.slots)
             .total_tables(self.slots.saturating_mul(TABLES_PER_SLOT))
-            .total_stacks(self.slots)
+            // One to run on, and one to allocate on for a function of the host that waits.
+            .total_stacks(self.slots.saturating_mul(2))
             .max_component_instance_size(INSTANCE_BYTES_MAX)
             .max_core_instance_size(INSTANCE_BYTES_MAX)
             .max_memories_per_module(self.slots.min(8))

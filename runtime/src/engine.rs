@@ -11,14 +11,20 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use wasmtime::component::Linker;
 
+use crate::background::Background;
 use crate::config::EngineConfig;
+use crate::direct;
 use crate::host::{self, Host};
+use crate::instance::Keepers;
 use crate::threads::{Going, Threads};
 use crate::ticker::{TICK, Ticker};
 use crate::{ComponentInfo, Error, Failure, inspect};
 
 /// The wasmtime that compiles and runs guests.
 const WASMTIME_VERSION: &str = "48.0.8";
+
+/// Hexadecimal digits of an engine's fingerprint: 64 bits, that no two engines share by chance.
+pub const FINGERPRINT_DIGITS: usize = 16;
 
 /// Compiles, loads and runs guests. A clone is the same engine.
 #[derive(Clone)]
@@ -29,7 +35,12 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) linker: Linker<Host>,
+    /// For modules that run directly.
+    pub(crate) modules: wasmtime::Linker<Host>,
     pub(crate) config: EngineConfig,
+    pub(crate) background: Background,
+    /// Instances that wait for their next call.
+    pub(crate) keepers: Keepers,
     key: String,
     ticker: Ticker,
     threads: Threads,
@@ -53,6 +64,8 @@ impl Engine {
             .map_err(|error| internal(format!("wasmtime engine: {error:#}")))?;
         let linker =
             host::linker(&wasmtime).map_err(|error| internal(format!("linker: {error:#}")))?;
+        let modules =
+            direct::linker(&wasmtime).map_err(|error| internal(format!("linker: {error:#}")))?;
         let (threads, going) = Threads::start(config.threads)?;
         let inner = Inner {
             ticker: Ticker::start(wasmtime.clone())?,
@@ -61,18 +74,28 @@ impl Engine {
             going: Mutex::new(Some(going)),
             slots: Arc::new(Semaphore::new(config.slots as usize)),
             panics: AtomicU64::new(0),
+            background: Background::default(),
+            keepers: Keepers::default(),
             wasmtime,
             linker,
+            modules,
             config,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Names the wasmtime version, the target and every setting that changes compiled code.
+    /// Names all that decides what a component is compiled to and where that may run: wasmtime's
+    /// version and settings, the target, the features of this machine's processor, and the build
+    /// of nigh.
     ///
     /// Fit for a file name. An artifact may only be loaded by an engine of the same key.
     pub fn key(&self) -> &str {
         &self.inner.key
+    }
+
+    /// The same in [`FINGERPRINT_DIGITS`] hexadecimal digits.
+    pub fn fingerprint(&self) -> &str {
+        &self.inner.key[self.inner.key.len() - FINGERPRINT_DIGITS..]
     }
 
     /// Looks at a component without compiling it: is it one that can be a function?
@@ -131,13 +154,17 @@ impl fmt::Debug for Engine {
 impl Inner {
     /// Takes room for an instance, or refuses at once: waiting is the caller's business.
     pub(crate) fn admit(self: &Arc<Self>, weight: u32) -> Result<Slot, Failure> {
-        let permit = match Arc::clone(&self.slots).try_acquire_many_owned(weight) {
-            Ok(permit) => permit,
-            Err(TryAcquireError::NoPermits) => return Err(Failure::NoSlot),
-            Err(TryAcquireError::Closed) => return Err(Failure::Stopping),
+        let permit = loop {
+            match Arc::clone(&self.slots).try_acquire_many_owned(weight) {
+                Ok(permit) => break permit,
+                // What waits for a call gives way to what has one.
+                Err(TryAcquireError::NoPermits) if self.keepers.let_go() => {}
+                Err(TryAcquireError::NoPermits) => return Err(Failure::NoSlot),
+                Err(TryAcquireError::Closed) => return Err(Failure::Stopping),
+            }
         };
         self.ticker.enter();
-        Ok(Slot { engine: Arc::clone(self), _permit: permit })
+        Ok(Slot { engine: Arc::clone(self), runs: true, _permit: permit })
     }
 
     /// Where guests run.
@@ -161,23 +188,46 @@ impl Inner {
     }
 }
 
-/// Room for one running instance. Held until its store is gone.
+/// Room for one instance. Held until its store is gone.
 pub(crate) struct Slot {
     engine: Arc<Inner>,
+    /// Whether it is counted as running.
+    runs: bool,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Slot {
+    /// Its instance waits for its next call.
+    pub(crate) fn rest(&mut self) {
+        if std::mem::take(&mut self.runs) {
+            self.engine.ticker.leave();
+        }
+    }
+
+    /// Its instance has a call again.
+    pub(crate) fn wake(&mut self) {
+        if !std::mem::replace(&mut self.runs, true) {
+            self.engine.ticker.enter();
+        }
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.engine.ticker.leave();
+        self.rest();
     }
 }
 
+/// Wasmtime's hash covers its version, the target, every setting of Cranelift, and the features
+/// that were found in this machine's processor. It does not know who built it: code of a debug
+/// build, or of another release of nigh, is not run here.
 fn key_of(engine: &wasmtime::Engine) -> String {
     let mut fingerprint = Fingerprint(Sha256::new());
     engine.precompile_compatibility_hash().hash(&mut fingerprint);
+    (env!("CARGO_PKG_VERSION"), cfg!(debug_assertions)).hash(&mut fingerprint);
     let digest = hex::encode(fingerprint.0.finalize());
-    format!("wasmtime-{WASMTIME_VERSION}-{}-{}", std::env::consts::ARCH, &digest[..16])
+    let arch = std::env::consts::ARCH;
+    format!("wasmtime-{WASMTIME_VERSION}-{arch}-{}", &digest[..FINGERPRINT_DIGITS])
 }
 
 /// A hasher whose result is the same in every process.
@@ -214,7 +264,20 @@ mod tests {
         let plain = engine(|_| ());
         assert_eq!(plain.key(), engine(|config| config.slots = 3).key());
         assert_ne!(plain.key(), engine(|config| config.memory_reservation_bytes = 2 << 30).key());
+        assert!(plain.key().ends_with(plain.fingerprint()));
         let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         assert!(plain.key().chars().all(safe), "{}", plain.key());
+    }
+
+    #[test]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+    fn the_key_follows_the_features_of_the_processor() {
+        let native = EngineConfig { slots: 2, threads: 1, ..EngineConfig::default() }.wasmtime();
+        // With a target that is named, nothing is found out about this machine: code for any.
+        let mut any = native.clone();
+        any.target("x86_64-unknown-linux-gnu").unwrap();
+        let key = |config| key_of(&wasmtime::Engine::new(config).unwrap());
+        assert_ne!(key(&native), key(&any));
+        assert_eq!(key(&native), key(&native));
     }
 }

@@ -46,6 +46,10 @@ pub(crate) fn is_https(head: &request::Parts) -> bool {
 /// Removes hop-by-hop headers, those that `connection` names too. `te: trailers` stays: it is
 /// about the call's end.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most have none.
+    if !headers.keys().any(|name| *name == header::TE || HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -75,9 +79,19 @@ pub(crate) fn check_size(headers: &HeaderMap) -> Result<(), String> {
     Ok(())
 }
 
-/// The length that a head declares.
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+/// What a length is declared with that is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoLength;
+
+/// The length that a head declares: digits alone (RFC 9110 §8.6), and once.
+pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, NoLength> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let digits = value.to_str().map_err(|_| NoLength)?;
+    if values.next().is_some() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(NoLength);
+    }
+    digits.parse().map(Some).map_err(|_| NoLength)
 }
 
 #[cfg(test)]
@@ -122,6 +136,23 @@ mod tests {
         assert_eq!(accepted("http://b.example:81/x", &[]).headers["host"], "b.example:81");
         assert_eq!(accepted("/x", &[("host", "b c")]).headers["host"], "localhost");
         assert_eq!(accepted("/x", &[]).headers["host"], "localhost");
+    }
+
+    #[test]
+    fn a_length_is_digits_and_said_once() {
+        let declares = |values: &[&'static str]| {
+            let values = values.iter().map(|value| HeaderValue::from_static(value));
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::CONTENT_LENGTH, value);
+            }
+            declared_length(&headers)
+        };
+        assert_eq!(declares(&[]), Ok(None));
+        assert_eq!(declares(&["12"]), Ok(Some(12)));
+        for wrong in [&["+1"][..], &["1", "1"], &[""], &["1 "], &["99999999999999999999"]] {
+            assert_eq!(declares(wrong), Err(NoLength), "{wrong:?}");
+        }
     }
 
     #[test]

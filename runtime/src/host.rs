@@ -2,16 +2,23 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::{Linker, ResourceTable};
+use http::HeaderMap;
+use tokio::time::Instant;
+use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2;
+use wasmtime_wasi::random::WasiRandomCtx;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::p2::bindings::http::types::HostIncomingRequest as _;
+use wasmtime_wasi_http::p2::types::HostIncomingRequest;
+use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::answer;
+use crate::call::Describe;
+use crate::direct::Reach;
 use crate::limiter::Limiter;
 use crate::meter::Usage;
 use crate::outbound::Outbound;
-use crate::output::{Output, Stream};
+use crate::output::{LogSink, Output, Stream};
 
 /// Handles that a guest may hold: with 128 KiB of fields in each, as much as its memory.
 const HANDLES_MAX: usize = 1_024;
@@ -23,31 +30,85 @@ pub(crate) struct Host {
     pub(crate) limiter: Limiter,
     pub(crate) usage: Arc<Usage>,
     pub(crate) table: ResourceTable,
-    wasi: WasiCtx,
+    /// What a module that runs directly is given: how the host reaches it, and what it asks for.
+    pub(crate) reach: Reach,
+    pub(crate) env: Arc<[(String, String)]>,
+    pub(crate) output: Arc<Output>,
+    pub(crate) began: Instant,
+    /// Adds to the request's headers when they are asked for.
+    pub(crate) describe: Option<Describe>,
+    /// Made when it is asked for: it seeds random numbers, and a module that runs directly may never
+    /// need them.
+    wasi: Option<WasiCtx>,
     http: WasiHttpCtx,
     outbound: Outbound,
 }
 
 impl Host {
     pub(crate) fn new(
-        env: &[(String, String)],
-        output: &Arc<Output>,
+        env: Arc<[(String, String)]>,
+        output: Arc<Output>,
         outbound: Outbound,
         limiter: Limiter,
         usage: Arc<Usage>,
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
-        let wasi = WasiCtx::builder()
-            .envs(env)
-            .stdout(output.pipe(Stream::Stdout))
-            .stderr(output.pipe(Stream::Stderr))
-            .max_random_size(RANDOM_BYTES_MAX)
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false)
-            .build();
-        Self { limiter, usage, table, wasi, http: WasiHttpCtx::new(), outbound }
+        Self {
+            limiter,
+            usage,
+            table,
+            reach: Reach::default(),
+            env,
+            output,
+            began: Instant::now(),
+            describe: None,
+            wasi: None,
+            http: WasiHttpCtx::new(),
+            outbound,
+        }
+    }
+
+    /// A request's headers, with what is to be added to them.
+    pub(crate) fn request_headers(
+        &mut self,
+        request: Resource<HostIncomingRequest>,
+    ) -> wasmtime::Result<Resource<FieldMap>> {
+        let fields = self.http().headers(request)?;
+        if let Some(describe) = self.describe.take() {
+            let mut headers = HeaderMap::clone(self.table.get(&fields)?);
+            describe(&mut headers);
+            *self.table.get_mut(&fields)? = FieldMap::new_immutable(&mut self.outbound, headers);
+            self.describe = Some(describe);
+        }
+        Ok(fields)
+    }
+
+    /// Where random numbers come from.
+    pub(crate) fn random(&mut self) -> &mut WasiRandomCtx {
+        self.wasi().random()
+    }
+
+    fn wasi(&mut self) -> &mut WasiCtx {
+        self.wasi.get_or_insert_with(|| {
+            WasiCtx::builder()
+                .envs(&self.env)
+                .stdout(self.output.pipe(Stream::Stdout))
+                .stderr(self.output.pipe(Stream::Stderr))
+                .max_random_size(RANDOM_BYTES_MAX)
+                .allow_tcp(false)
+                .allow_udp(false)
+                .allow_ip_name_lookup(false)
+                .build()
+        })
+    }
+
+    /// The next call of the same instance begins.
+    pub(crate) fn begin(&mut self, usage: Arc<Usage>, logs: Arc<dyn LogSink>, deadline: Instant) {
+        self.usage = usage;
+        self.limiter.begin();
+        self.output.begin(logs);
+        self.outbound.begin(deadline);
     }
 
     /// Breaks off every body that the guest has begun and not finished, and lets go of all else.
@@ -58,7 +119,9 @@ impl Host {
 
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        self.wasi();
+        let Self { wasi: Some(ctx), table, .. } = self else { unreachable!("it was just made") };
+        WasiCtxView { ctx, table }
     }
 }
 

@@ -8,7 +8,7 @@ use wasmparser::{Chunk, ComponentExternalKind, ComponentTypeRef, Encoding, Parse
 use crate::Error;
 
 /// What a function is called through.
-const HANDLER: &str = "wasi:http/incoming-handler";
+pub(crate) const HANDLER: &str = "wasi:http/incoming-handler";
 
 /// The interfaces of WASI 0.2, all of them linked.
 pub(crate) const OFFERED: &[&str] = &[
@@ -127,7 +127,7 @@ fn offered(name: &str, ty: ComponentTypeRef) -> Result<(), Error> {
 }
 
 /// Whether a name is this interface in a stable version 0.2.
-fn is_0_2(name: &str, interface: &str) -> bool {
+pub(crate) fn is_0_2(name: &str, interface: &str) -> bool {
     let version = name.strip_prefix(interface).and_then(|rest| rest.strip_prefix('@'));
     match version {
         Some("0.2") => true,

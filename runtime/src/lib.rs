@@ -8,16 +8,20 @@
 //! (at deploy) → a file that the caller keeps → [`Engine::load`] → [`Loaded::call`].
 
 mod answer;
+mod background;
 mod body;
 mod call;
 mod clock;
 mod config;
+mod direct;
 mod engine;
 mod error;
 mod failure;
+mod gather;
 mod headers;
 mod host;
 mod inspect;
+mod instance;
 mod limiter;
 mod load;
 mod meter;
@@ -31,13 +35,14 @@ mod ticker;
 mod trust;
 
 pub use body::{BodyError, RequestBody, ResponseBody};
-pub use call::Call;
+pub use call::{Call, Describe};
 pub use config::EngineConfig;
-pub use engine::Engine;
+pub use engine::{Engine, FINGERPRINT_DIGITS};
 pub use error::Error;
 pub use failure::Failure;
+pub use gather::{Gathered, Mover, gathers};
 pub use inspect::ComponentInfo;
 pub use load::Loaded;
-pub use meter::Usage;
+pub use meter::{Usage, guest_time};
 pub use output::{LogSink, Stream};
 pub use threads::{Seat, Threads};

@@ -13,6 +13,8 @@ const ITEMS_MAX: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Limiter {
     bytes_max: usize,
+    /// What the host has made an instance grow by before its first call: no reason to refuse it.
+    grown: usize,
     bytes: usize,
     bytes_peak: usize,
     /// What the last permitted growth added, in case it fails after all.
@@ -21,14 +23,21 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    pub(crate) fn new(bytes_max: u64) -> Self {
+    pub(crate) fn new(bytes_max: u64, grown: u64) -> Self {
         Self {
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            grown: usize::try_from(grown).unwrap_or(usize::MAX),
             bytes: 0,
             bytes_peak: 0,
             last_growth: 0,
             refused: false,
         }
+    }
+
+    /// The next call of the same instance begins.
+    pub(crate) fn begin(&mut self) {
+        self.bytes_peak = self.bytes;
+        self.refused = false;
     }
 
     /// Whether the guest was refused memory.
@@ -51,7 +60,9 @@ impl ResourceLimiter for Limiter {
     ) -> Result<bool> {
         let growth = desired.saturating_sub(current);
         let bytes = self.bytes.saturating_add(growth);
-        if bytes > self.bytes_max {
+        let is_first = current == 0 && self.bytes == 0;
+        let grown = if is_first { self.grown } else { 0 };
+        if bytes.saturating_sub(grown) > self.bytes_max {
             self.refused = true;
             return Ok(false);
         }
@@ -98,7 +109,7 @@ mod tests {
 
     #[test]
     fn all_memories_together_stay_below_the_limit() {
-        let mut limiter = Limiter::new(300);
+        let mut limiter = Limiter::new(300, 0);
         assert!(limiter.memory_growing(0, 200, None).unwrap());
         assert!(limiter.memory_growing(0, 100, None).unwrap());
         assert!(!limiter.refused());
@@ -108,8 +119,17 @@ mod tests {
     }
 
     #[test]
+    fn what_has_grown_ahead_is_let_in_and_counted() {
+        let mut limiter = Limiter::new(300, 100);
+        assert!(limiter.memory_growing(0, 400, None).unwrap());
+        assert_eq!(limiter.bytes_peak(), 400);
+        assert!(!limiter.memory_growing(400, 401, None).unwrap());
+        assert!(!Limiter::new(300, 100).memory_growing(0, 401, None).unwrap());
+    }
+
+    #[test]
     fn a_growth_that_failed_is_given_back() {
-        let mut limiter = Limiter::new(300);
+        let mut limiter = Limiter::new(300, 0);
         assert!(limiter.memory_growing(0, 200, None).unwrap());
         limiter.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
         assert!(limiter.memory_growing(0, 300, None).unwrap());
@@ -117,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_guests_own_maximum_is_not_the_limit() {
-        let mut limiter = Limiter::new(300);
+        let mut limiter = Limiter::new(300, 0);
         assert!(!limiter.memory_growing(0, 200, Some(100)).unwrap());
         assert!(!limiter.refused());
     }

@@ -1,5 +1,6 @@
 //! What a call may still use: decided from times that are handed in.
 
+use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -7,6 +8,15 @@ use tokio::time::Instant;
 
 use crate::Failure;
 use crate::clock::Stopwatch;
+
+thread_local! {
+    static GUEST_TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// For how long guests have run on this thread, all of them together.
+pub fn guest_time() -> Duration {
+    GUEST_TIME.get()
+}
 
 /// What a call has used; shared with whoever holds its answer.
 #[derive(Debug)]
@@ -44,6 +54,11 @@ impl Usage {
         self.state().failure.clone()
     }
 
+    /// Whether it has run for a whole tick once, and will take its thread for as long again.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.state().busy
+    }
+
     /// The guest gets a thread, if it may go on.
     pub(crate) fn slice_begins(&self) -> Verdict {
         let mut state = self.state();
@@ -56,6 +71,7 @@ impl Usage {
         let mut state = self.state();
         let slice = state.slice.take().map_or(Duration::ZERO, |slice| slice.elapsed());
         state.meter.settle(slice);
+        GUEST_TIME.set(GUEST_TIME.get().saturating_add(slice));
         state.meter.judge_cpu(Duration::ZERO)
     }
 

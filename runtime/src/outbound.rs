@@ -34,6 +34,12 @@ impl Outbound {
     pub(crate) fn new(rules: Arc<[OutboundRule]>, deadline: Instant) -> Self {
         Self { rules, places: Arc::new(Semaphore::new(OUTBOUND_REQUESTS_PER_CALL_MAX)), deadline }
     }
+
+    /// The next call of the same instance begins, with another deadline.
+    pub(crate) fn begin(&mut self, deadline: Instant) {
+        self.places = Arc::new(Semaphore::new(OUTBOUND_REQUESTS_PER_CALL_MAX));
+        self.deadline = deadline;
+    }
 }
 
 impl WasiHttpHooks for Outbound {
@@ -139,15 +145,10 @@ fn capped(options: Option<RequestOptions>, left: Duration) -> Times {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-
-    /// The border of a call that may call nobody.
-    pub(crate) fn nothing_allowed() -> Outbound {
-        Outbound::new(Arc::new([]), Instant::now())
-    }
 
     #[test]
     fn only_what_a_rule_names_is_allowed() {

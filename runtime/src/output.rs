@@ -33,13 +33,12 @@ pub trait LogSink: Send + Sync {
     fn dropped(&self, bytes: u64);
 }
 
-/// The output of one call.
-pub(crate) struct Output {
-    sink: Arc<dyn LogSink>,
-    state: Mutex<State>,
-}
+/// The output of an instance, one call after the other.
+pub(crate) struct Output(Mutex<State>);
 
 struct State {
+    /// Takes the lines of the call.
+    sink: Arc<dyn LogSink>,
     stdout: Lines,
     stderr: Lines,
     left: Budget,
@@ -56,13 +55,12 @@ struct Budget {
 
 impl Output {
     pub(crate) fn new(sink: Arc<dyn LogSink>) -> Arc<Self> {
-        let state = State {
-            stdout: Lines::default(),
-            stderr: Lines::default(),
-            left: Budget { bytes: LOG_BYTES_PER_CALL_MAX, lines: LOG_LINES_PER_CALL_MAX },
-            dropped: 0,
-        };
-        Arc::new(Self { sink, state: Mutex::new(state) })
+        Arc::new(Self(Mutex::new(State::new(sink))))
+    }
+
+    /// The next call of the same instance begins; the one before has finished.
+    pub(crate) fn begin(&self, sink: Arc<dyn LogSink>) {
+        *self.state() = State::new(sink);
     }
 
     /// The guest's end of a stream.
@@ -73,27 +71,39 @@ impl Output {
     /// Hands over what is left. Called at the end of a call; again, it does nothing.
     pub(crate) fn finish(&self) {
         let mut state = self.state();
-        let State { stdout, stderr, dropped, .. } = &mut *state;
-        stdout.finish(&mut |line| self.sink.line(Stream::Stdout, line));
-        stderr.finish(&mut |line| self.sink.line(Stream::Stderr, line));
+        let State { sink, stdout, stderr, dropped, .. } = &mut *state;
+        stdout.finish(&mut |line| sink.line(Stream::Stdout, line));
+        stderr.finish(&mut |line| sink.line(Stream::Stderr, line));
         let dropped = std::mem::take(dropped);
         if dropped > 0 {
-            self.sink.dropped(dropped);
+            sink.dropped(dropped);
         }
     }
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
         let mut state = self.state();
-        let State { stdout, stderr, left, dropped } = &mut *state;
+        let State { sink, stdout, stderr, left, dropped } = &mut *state;
         let lines = match stream {
             Stream::Stdout => stdout,
             Stream::Stderr => stderr,
         };
-        *dropped += lines.push(bytes, left, &mut |line| self.sink.line(stream, line));
+        *dropped += lines.push(bytes, left, &mut |line| sink.line(stream, line));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new(sink: Arc<dyn LogSink>) -> Self {
+        Self {
+            sink,
+            stdout: Lines::default(),
+            stderr: Lines::default(),
+            left: Budget { bytes: LOG_BYTES_PER_CALL_MAX, lines: LOG_LINES_PER_CALL_MAX },
+            dropped: 0,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Waker};
 
+use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::threads::{Seat, Threads};
@@ -59,6 +60,18 @@ impl Task {
             what.as_mut().poll(context)
         })
         .await
+    }
+
+    /// Has a guest that runs here run by itself, on this thread: who takes what it writes may stop taking,
+    /// and its time must end all the same.
+    pub(crate) fn stand_alone(&mut self) {
+        if !matches!(self.state, State::Here(_)) {
+            return;
+        }
+        let Ok(here) = Handle::try_current() else { return };
+        if let State::Here(work) = std::mem::replace(&mut self.state, State::Gone) {
+            self.state = State::There(here.spawn(work).abort_handle());
+        }
     }
 
     /// Lets the guest end by itself, within its limits, when its caller goes.

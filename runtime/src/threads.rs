@@ -9,17 +9,20 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use crate::Error;
+use crate::{Error, gather};
 
 /// A thread looks at sockets and timers after this many slices of guests: with the tick, timers are
 /// late by 8 ms at most however busy the guests are.
 const SLICES_PER_POLL: u32 = 8;
+/// What comes from other threads, as new connections do, is looked at this often: by default it waits for
+/// 31 slices, which are as many milliseconds beside busy guests.
+const SLICES_PER_ARRIVAL: u32 = 2;
 /// Threads for name look-ups of guests' outbound calls, for each thread of guests.
 const LOOKUP_THREADS_MAX: usize = 16;
 
 thread_local! {
-    /// Of which set of threads this one is; 0: of none.
-    static SET: Cell<u64> = const { Cell::new(0) };
+    /// Of which set of threads this one is, 0: of none; and which of them.
+    static SET: Cell<(u64, usize)> = const { Cell::new((0, 0)) };
 }
 
 /// The threads of one engine. A clone is the same set.
@@ -64,6 +67,7 @@ impl Threads {
                 .max_blocking_threads(LOOKUP_THREADS_MAX)
                 .thread_name(format!("{name}-lookup"))
                 .event_interval(SLICES_PER_POLL)
+                .global_queue_interval(SLICES_PER_ARRIVAL)
                 .enable_all()
                 .build()
                 .map_err(internal)?;
@@ -71,7 +75,11 @@ impl Threads {
             let (sender, stopped) = oneshot::channel::<()>();
             going.push(sender);
             let work = move || {
-                SET.set(id);
+                SET.set((id, n));
+                match gather::begin() {
+                    Some(gathering) => drop(runtime.spawn(gathering)),
+                    None => tracing::info!("no io_submit here: each answer is sent by itself"),
+                }
                 // Nothing is ever sent.
                 let _ = runtime.block_on(stopped);
                 runtime.shutdown_background();
@@ -83,7 +91,18 @@ impl Threads {
 
     /// Whether this is one of them: who calls a function here runs it on the spot.
     pub fn is_here(&self) -> bool {
-        SET.get() == self.inner.id
+        self.here().is_some()
+    }
+
+    /// Which of them this is, in the order of [`handles`](Self::handles).
+    pub fn here(&self) -> Option<usize> {
+        let (set, n) = SET.get();
+        (set == self.inner.id).then_some(n)
+    }
+
+    /// The scheduler of each.
+    pub fn handles(&self) -> impl Iterator<Item = &Handle> {
+        self.inner.workers.iter().map(|worker| &worker.handle)
     }
 
     /// A place on the thread that has the least to do.

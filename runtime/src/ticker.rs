@@ -1,6 +1,7 @@
 //! The beat that interrupts guests: an OS thread, so that no busy guest can hold it up.
 //!
-//! It sleeps while nothing runs.
+//! It sleeps while nothing runs, and has not for a while: waking it is a system call, which short calls
+//! that come one after the other would all make.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -11,6 +12,9 @@ use crate::Error;
 
 /// A busy guest gives its thread away this often.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// It sleeps when nothing was found running for so many ticks.
+const IDLE_TICKS: u32 = 100;
 
 /// The ticker's handle; the thread ends when it is dropped.
 pub(crate) struct Ticker {
@@ -75,13 +79,17 @@ impl Drop for Ticker {
 
 impl Shared {
     fn run(&self) {
+        let mut idle = 0;
         while !self.stop.load(SeqCst) {
-            self.parked.store(true, SeqCst);
-            if self.running.load(SeqCst) == 0 && !self.stop.load(SeqCst) {
-                thread::park();
-                continue;
+            idle = if self.running.load(SeqCst) == 0 { idle + 1 } else { 0 };
+            if idle >= IDLE_TICKS {
+                self.parked.store(true, SeqCst);
+                if self.running.load(SeqCst) == 0 && !self.stop.load(SeqCst) {
+                    thread::park();
+                }
+                self.parked.store(false, SeqCst);
+                idle = 0;
             }
-            self.parked.store(false, SeqCst);
             thread::sleep(TICK);
             self.engine.increment_epoch();
         }

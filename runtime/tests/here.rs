@@ -104,3 +104,19 @@ async fn a_guest_that_was_let_go_ends_by_itself() {
     until("it has ended", || engine.running() == 0).await;
     assert_eq!(usage.failure(), None);
 }
+
+/// Who takes an answer may stop taking it.
+#[tokio::test]
+async fn a_guest_whose_answer_nobody_reads_ends_in_time() {
+    let engine = support::engine(1, 1);
+    let function = load(&engine, "echo");
+    let response = here(&engine, async move {
+        let mut call = get("/drip?n=10000&ms=5");
+        call.deadline = Instant::now() + Duration::from_millis(200);
+        function.call(call).await.unwrap()
+    });
+    let response = response.await;
+    until("its slot is free", || engine.running() == 0).await;
+    let failure = response.body().usage().failure();
+    assert!(matches!(failure, Some(Failure::Deadline { .. })), "{failure:?}");
+}

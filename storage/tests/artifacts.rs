@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nigh_model::{Digest, Kind};
+use nigh_storage::artifacts::Attested;
 use nigh_storage::disk::{FaultyDisk, Op};
 use nigh_storage::{ArtifactStore, Disk, Error, RealDisk};
 
@@ -167,4 +168,53 @@ fn a_disk_that_fails_or_is_full_leaves_nothing_under_the_final_name() {
         store.put(digest, &[1; 9000]).unwrap();
         assert_eq!(store.list().unwrap(), [digest]);
     }
+}
+
+#[test]
+fn what_comes_from_elsewhere_is_kept_whole_with_its_attestation_or_not_at_all() {
+    let (folder, store) = real();
+    let digest = Digest::of(b"component");
+    let (code, other): (&[u8], &[u8]) = (b"machine code", b"machine cede");
+    let arrive = |bytes: &[u8]| {
+        let mut writer = store.begin_compiled("e1").unwrap();
+        bytes.chunks(5).for_each(|piece| writer.write(piece).unwrap());
+        let attestation = b"who made it".as_slice();
+        let attested = Attested { content: Digest::of(code), bytes: 12, attestation };
+        store.commit_compiled("e1", digest, writer, attested)
+    };
+    assert!(matches!(arrive(other), Err(Error::WrongDigest { .. })));
+    assert!(matches!(arrive(b"short"), Err(Error::WrongLength { expected: 12, received: 5 })));
+    drop(store.begin_compiled("e1").unwrap());
+    assert_eq!(names(&folder.path().join("compiled/e1")), Vec::<String>::new());
+
+    arrive(code).unwrap();
+    assert_eq!(store.attestation("e1", digest).unwrap().as_deref(), Some(&b"who made it"[..]));
+    let again = ArtifactStore::open(folder.path(), Arc::new(RealDisk), [9; 32]).unwrap();
+    let path = again.compiled_path("e1", digest).unwrap().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), code);
+    let mut reader = again.open_compiled("e1", digest, Digest::of(code)).unwrap();
+    assert_eq!(reader.next(100).unwrap().as_deref(), Some(code));
+    assert_eq!(reader.next(100).unwrap(), None);
+
+    // Compiled here by now: what was said of the other bytes is not said of these.
+    again.put_compiled("e1", digest, other).unwrap();
+    assert_eq!(again.attestation("e1", digest).unwrap(), None);
+    let late = again.put_attestation("e1", digest, Digest::of(code), b"late");
+    assert!(matches!(late, Err(Error::NoSuchArtifact { .. })), "{late:?}");
+    again.put_attestation("e1", digest, Digest::of(other), b"ours").unwrap();
+    assert_eq!(again.attestation("e1", digest).unwrap().as_deref(), Some(&b"ours"[..]));
+    again.remove_compiled("e1", digest).unwrap();
+    assert_eq!(names(&folder.path().join("compiled/e1")), Vec::<String>::new());
+}
+
+#[test]
+fn a_compiled_file_that_changes_on_disk_is_not_sent_to_its_end() {
+    let (_folder, store) = real();
+    let digest = Digest::of(b"component");
+    let content = store.put_compiled("e1", digest, b"machine code").unwrap();
+    let path = store.compiled_path("e1", digest).unwrap().unwrap();
+    fs::write(&path, b"machine cede").unwrap();
+    let mut reader = store.open_compiled("e1", digest, content).unwrap();
+    assert!(reader.next(100).unwrap().is_some());
+    assert!(matches!(reader.next(100), Err(Error::Corrupt { .. })));
 }

@@ -70,6 +70,22 @@ fn too_many_calls_are_refused_and_a_caller_that_goes_ends_its_call() {
     });
 }
 
+/// Over HTTP/2 a server resets the stream of a request that it did not read to its end, and a connection
+/// usually bears 1,024 of these. The calls of one caller go over one connection between the nodes.
+#[test]
+fn a_function_that_reads_no_body_may_be_called_from_afar_as_often_as_one_likes() {
+    run(Needs::Room, Duration::from_secs(120), async {
+        let cluster = cluster().await;
+        let caller = cluster.http(NEAR);
+        let body = Bytes::from(vec![b'n'; 32 << 10]);
+        for _ in 0..1_200 {
+            let answer = caller.post("/hello", body.clone()).await;
+            assert!(answer.ok().forwarded());
+        }
+        cluster.end().await;
+    });
+}
+
 async fn bodies_come_back(cluster: &Cluster, entry: usize) {
     let body: Vec<u8> = (0..90_000_u32).map(|n| (n % 251) as u8).collect();
     for caller in [cluster.http(entry), Caller::h2c(cluster.node(entry).http())] {

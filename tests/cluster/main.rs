@@ -14,6 +14,7 @@ mod backups;
 mod builds;
 mod calls;
 mod clients;
+mod compiled;
 mod disk;
 mod failures;
 mod gossip;

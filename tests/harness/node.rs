@@ -9,7 +9,8 @@ use super::leash;
 use super::wait::{Seen, wait_until};
 
 /// Nodes log what they do, and which calls they ran.
-const LOG_FILTER: &str = "warn,nigh=info,nigh::call=debug";
+/// As by default, and each call; what the database says of what it cut off in a crash is left out.
+const LOG_FILTER: &str = "warn,nigh=info,nigh::call=debug,sled::pagecache::blob_io=error";
 /// A node that is asked to stop and has no long call has ended by then.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Guests compile in a debug build, on a machine that does other things: one at a time.

@@ -5,22 +5,30 @@
 //! machine fails nothing here.
 
 mod compare;
+mod component;
+mod fill;
+mod groups;
+mod http;
 mod load;
+mod node;
 mod report;
 mod rows;
 mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::step::{cargo, must};
 use load::Tools;
+use rows::{Found, Outcome, ROWS, Row};
 
 /// Where the table goes.
 const PAGE: &str = "docs/benchmarks.md";
+/// The wasmtime to compare with.
+const WASMTIME: &str = "48.0.8";
 
 /// What to measure, and how long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,12 +58,63 @@ impl Options {
     }
 }
 
-/// How long and how often something is measured.
+/// How long, how often and how much of something is measured.
 #[derive(Clone, Copy, Debug)]
 struct Effort {
     rounds: usize,
+    /// How long a load lasts.
     each: Duration,
+    /// Functions with a component each, for what is counted by function.
+    functions: usize,
+    /// Functions that are many.
+    many: usize,
+    /// Writes to the control plane in a round.
+    writes: usize,
+    /// Guests that wait at once.
+    sleepers: usize,
+    /// A body that is streamed.
+    body_bytes: usize,
+    /// How long a node is asked for too much.
+    flood: Duration,
+    /// How long others are looked at meanwhile, and how long a node has to come back to normal.
+    probe: Duration,
+    /// Callers at once, where they are many.
+    callers: usize,
+    /// A component that is large.
+    large_bytes: usize,
+    /// Components that are copied from another node.
+    copies: usize,
 }
+
+const FULL: Effort = Effort {
+    rounds: 3,
+    each: Duration::from_secs(5),
+    functions: 1_000,
+    many: 10_000,
+    writes: 2_000,
+    sleepers: 1_000,
+    body_bytes: 10 << 20,
+    flood: Duration::from_secs(30),
+    probe: Duration::from_secs(5),
+    callers: 10_000,
+    large_bytes: 18 << 20,
+    copies: 50,
+};
+/// As little as shows that everything works.
+const QUICK: Effort = Effort {
+    rounds: 1,
+    each: Duration::from_secs(1),
+    functions: 10,
+    many: 64,
+    writes: 64,
+    sleepers: 50,
+    body_bytes: 64 << 10,
+    flood: Duration::from_millis(500),
+    probe: Duration::from_millis(500),
+    callers: 200,
+    large_bytes: 256 << 10,
+    copies: 4,
+};
 
 /// What every group needs.
 struct Bench {
@@ -71,50 +130,79 @@ struct Bench {
 /// # Errors
 /// Something does not build or start, or a call of a load failed.
 pub(crate) fn bench(root: &Path, options: &Options) -> Result<()> {
-    let groups = rows::groups();
+    let groups = groups::all();
     if let Some(unknown) =
         options.names.iter().find(|name| !groups.iter().any(|group| group.name == **name))
     {
         let known: Vec<&str> = groups.iter().map(|group| group.name).collect();
         bail!("there is no benchmark `{unknown}`; there are: {}", known.join(", "));
     }
-    let tools = Tools::find()?;
-    let profile = if options.quick { "dev" } else { "bench" };
-    build(root, profile)?;
-    let effort = if options.quick {
-        Effort { rounds: 1, each: Duration::from_secs(1) }
-    } else {
-        Effort { rounds: 3, each: Duration::from_secs(5) }
+    // What tests have built is good enough to show that everything works; cargo puts what it builds
+    // with `bench` beside what it builds with `release`.
+    let (profile, folder, effort) = match options.quick {
+        true => ("dev", "debug", QUICK),
+        false => ("bench", "release", FULL),
     };
-    // Cargo puts what it builds with `bench` beside what it builds with `release`.
-    let folder = if options.quick { "debug" } else { "release" };
+    build(root, profile)?;
     let programs = target_folder(root).join(folder);
+    let tools = Tools::find(programs.join("nigh"));
     let bench = Bench { root: root.to_owned(), programs, tools, effort };
-    let mut found = Vec::new();
+    println!("load: {}", bench.tools.versions());
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
     for group in &groups {
         if options.names.is_empty() || options.names.iter().any(|name| name == group.name) {
             println!("\n==> {}", group.name);
-            let rows = (group.measure)(&bench)?;
-            rows.iter().for_each(|row| println!("{}", report::line(row)));
-            found.extend(rows);
+            let began = Instant::now();
+            let rows = match (group.measure)(&bench) {
+                Ok(found) => rows_of(group.name, &found)?,
+                // The others are measured all the same.
+                Err(error) => {
+                    failed.push(group.name);
+                    all_of(group.name, &Outcome::Skipped(format!("it failed: {error:#}")))
+                }
+            };
+            // Of a debug build and one short round, whether a goal is reached says nothing.
+            rows.iter().for_each(|row| println!("{}", report::line(row, !options.quick)));
+            println!("{:.0} s", began.elapsed().as_secs_f64());
+            all.extend(rows);
         }
     }
     if let Some(path) = &options.json {
-        std::fs::write(path, report::json(&found))?;
+        std::fs::write(path, report::json(&all))?;
     }
     if !options.quick && options.names.is_empty() {
-        std::fs::write(root.join(PAGE), report::page(&bench, &found))?;
+        std::fs::write(root.join(PAGE), report::page(&bench, &all))?;
         println!("\nwritten to {PAGE}");
     }
+    ensure!(failed.is_empty(), "could not be measured: {}", failed.join(", "));
     Ok(())
+}
+
+/// The rows of a group, all of which this became.
+fn all_of(group: &str, outcome: &Outcome) -> Vec<Row> {
+    let asked = ROWS.iter().filter(|row| row.group == group);
+    asked.map(|asked| Row { asked, outcome: outcome.clone() }).collect()
+}
+
+/// The rows of a group in the order of the table, each with what became of it.
+fn rows_of(group: &str, found: &Found) -> Result<Vec<Row>> {
+    for (name, _) in found {
+        ensure!(rows::asked(name).is_some_and(|row| row.group == group), "no row `{name}`");
+    }
+    let asked = ROWS.iter().filter(|row| row.group == group);
+    asked
+        .map(|asked| {
+            let outcome = found.iter().find(|(name, _)| *name == asked.name);
+            let (_, outcome) = outcome.with_context(|| format!("`{}` was lost", asked.name))?;
+            Ok(Row { asked, outcome: outcome.clone() })
+        })
+        .collect()
 }
 
 fn build(root: &Path, profile: &str) -> Result<()> {
     let words = ["build", "--locked", "--workspace", "--profile", profile, "--bin", "nigh"];
-    must(cargo(
-        root,
-        &[&words[..], &["--example", "baseline", "--example", "embedding"]].concat(),
-    ))?;
+    let examples = ["baseline", "clients", "embedding", "openloop"].map(|name| ["--example", name]);
+    must(cargo(root, &[&words[..], &examples.concat()].concat()))?;
     Ok(())
 }
 
@@ -140,5 +228,15 @@ mod tests {
         assert_eq!(all.json, Some("out.json".into()));
         assert_eq!(Options::parse(&["--json"]), None);
         assert_eq!(Options::parse(&["--fast"]), None);
+    }
+
+    #[test]
+    fn a_group_gives_all_of_its_rows_and_no_others() {
+        let skipped = |name| (name, Outcome::Skipped(String::new()));
+        let names = |rows: Vec<Row>| rows.iter().map(|row| row.asked.name).collect::<Vec<_>>();
+        let found = vec![skipped("stream RSS"), skipped("stream")];
+        assert_eq!(names(rows_of("stream", &found).unwrap()), ["stream", "stream RSS"]);
+        assert!(rows_of("stream", &found[1..].to_vec()).is_err());
+        assert!(rows_of("stream", &[found, vec![skipped("hello")]].concat()).is_err());
     }
 }

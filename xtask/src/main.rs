@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod count;
 mod deny;
 mod documents;
 mod edges;
@@ -33,7 +34,9 @@ Usage: cargo xtask TASK
   fix                    format, and let clippy repair what it can
   guests                 rebuild the guest components from their sources
   bench [NAME…] [--quick] [--json FILE]
-                         measure nigh beside its baselines; needs wrk and h2load
+                         measure nigh beside its baselines; wants wrk, h2load, wasmtime and etcd
+  count [--write|--quick]
+                         count the instructions of a warm call and a pick; needs valgrind
   image [--context]      build the container image nigh:local, or only the folder it is made of
 ";
 /// What a misused command line ends with, as `nigh` itself.
@@ -60,6 +63,9 @@ fn main() -> ExitCode {
             };
             root().and_then(|root| bench::bench(&root, &options))
         }
+        ["count"] => root().and_then(|root| count::count(&root, count::Then::Compare)),
+        ["count", "--write"] => root().and_then(|root| count::count(&root, count::Then::Write)),
+        ["count", "--quick"] => root().and_then(|root| count::count(&root, count::Then::Quick)),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

@@ -8,7 +8,9 @@ use futures::StreamExt as _;
 use futures::future::{join_all, select_all};
 use futures::stream::FuturesUnordered;
 use nigh_model::Kind;
-use nigh_node::{CERTIFICATE_LIFE, Config, Error, Node, Start, TokenSource};
+use nigh_node::{
+    CERTIFICATE_LIFE, Config, Error, Https, LOADED_BYTES_MAX, Node, Start, TokenSource,
+};
 use nigh_placement::RttMatrix;
 use nigh_placement::geo::known_region;
 use tracing::Instrument as _;
@@ -123,6 +125,13 @@ fn config(index: usize, places: &[Place], folder: &Folder, rtt: Option<Arc<RttMa
         location: known_region(region.as_str()).map(|known| known.location),
         data: folder.of_node(name),
         http: Ports::address(ports.http),
+        // All nodes show one certificate, so that callers need to trust but one.
+        https: Some(Https {
+            listen: Ports::address(ports.https),
+            certificates: folder.https(),
+            self_made: false,
+            redirect: None,
+        }),
         api: Ports::address(ports.api),
         peer: Ports::address(ports.peer),
         gossip: Ports::address(ports.gossip),
@@ -138,6 +147,7 @@ fn config(index: usize, places: &[Place], folder: &Folder, rtt: Option<Arc<RttMa
         slots: (SLOTS / nodes).max(1),
         guest_threads: GUEST_THREADS,
         compile_threads: 1,
+        loaded_bytes_max: LOADED_BYTES_MAX / u64::from(nodes.max(1)),
     }
 }
 
@@ -186,5 +196,8 @@ mod tests {
         let second = config(1, &places, &folder, None);
         assert_eq!(second.start, Start::Join(vec!["127.0.0.1:7401".to_owned()]));
         assert_eq!(second.data, std::path::Path::new("data/eu-west-1-b"));
+        let https = [first.https, second.https].map(Option::unwrap);
+        assert_eq!(https.each_ref().map(|https| https.listen.port()), [8443, 8453]);
+        assert_eq!(https[0].certificates, https[1].certificates);
     }
 }

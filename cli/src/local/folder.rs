@@ -85,6 +85,11 @@ impl Folder {
         self.path.join("demo.jsonl")
     }
 
+    /// The certificate for callers over HTTPS, with its key.
+    pub(crate) fn https(&self) -> PathBuf {
+        self.path.join("https")
+    }
+
     /// What the admin of the cluster is known by.
     pub(crate) fn admin(&self) -> PathBuf {
         self.path.join(ADMIN_FILE)
@@ -143,6 +148,7 @@ impl Folder {
         }
         self.remove(&self.log())?;
         self.remove(&self.ledger())?;
+        self.remove(&self.https())?;
         self.remove(&self.admin())?;
         self.remove(&self.path.join(NOTE))
     }

@@ -40,6 +40,8 @@ pub(crate) struct Ports {
     pub(crate) peer: u16,
     /// Gossip datagrams.
     pub(crate) gossip: u16,
+    /// HTTPS ingress.
+    pub(crate) https: u16,
 }
 
 impl Ports {
@@ -51,15 +53,19 @@ impl Ports {
     /// Those of the node at this place, from 0: the default ports, or all from one base.
     fn of(index: u16, base: Option<u16>) -> Option<Self> {
         let above = index.checked_mul(PORTS_APART)?;
-        let [http, api, peer, gossip] = match base {
-            None => [8080, 7400, 7401, 7402],
-            Some(base) => [base, base.checked_add(1)?, base.checked_add(2)?, base.checked_add(3)?],
+        let [http, api, peer, gossip, https] = match base {
+            None => [8080, 7400, 7401, 7402, 8443],
+            Some(base) => {
+                base.checked_add(4)?;
+                [base, base + 1, base + 2, base + 3, base + 4]
+            }
         };
         Some(Self {
             http: http.checked_add(above)?,
             api: api.checked_add(above)?,
             peer: peer.checked_add(above)?,
             gossip: gossip.checked_add(above)?,
+            https: https.checked_add(above)?,
         })
     }
 }
@@ -76,7 +82,7 @@ pub(crate) fn deal(nodes: u16, regions: &[Region], base_port: Option<u16>) -> Re
         let ports = Ports::of(index, base_port).ok_or_else(|| {
             Failure::usage("--base-port is too high").why(format!(
                 "{nodes} nodes need ports up to {}",
-                u32::from(base_port.unwrap_or_default()) + u32::from(nodes) * 10 - 7
+                u32::from(base_port.unwrap_or_default()) + u32::from(nodes) * 10 - 6
             ))
         })?;
         places.push(Place { name, region: region.clone(), ports });
@@ -110,7 +116,7 @@ mod tests {
             names,
             ["eu-west-1-a", "us-east-1-a", "ap-northeast-1-a", "eu-west-1-b", "us-east-1-b"]
         );
-        let ports = Ports { http: 8080, api: 7400, peer: 7401, gossip: 7402 };
+        let ports = Ports { http: 8080, api: 7400, peer: 7401, gossip: 7402, https: 8443 };
         assert_eq!(places[0].ports, ports);
         assert_eq!((places[4].ports.http, places[4].ports.gossip), (8120, 7442));
     }
@@ -118,7 +124,8 @@ mod tests {
     #[test]
     fn a_base_port_moves_all() {
         let places = deal(2, &regions(&["a"]), Some(20_000)).unwrap();
-        let ports = Ports { http: 20_010, api: 20_011, peer: 20_012, gossip: 20_013 };
+        let ports =
+            Ports { http: 20_010, api: 20_011, peer: 20_012, gossip: 20_013, https: 20_014 };
         assert_eq!(places[1].ports, ports);
         assert_eq!(deal(2, &regions(&["a"]), Some(65_530)).unwrap_err().exit(), 2);
     }
@@ -132,11 +139,12 @@ mod tests {
             assert_eq!(names.len(), usize::from(NODES_MAX));
             let mut tcp: Vec<u16> = places
                 .iter()
-                .flat_map(|place| [place.ports.http, place.ports.api, place.ports.peer])
+                .map(|place| place.ports)
+                .flat_map(|ports| [ports.http, ports.api, ports.peer, ports.https])
                 .collect();
             tcp.sort_unstable();
             tcp.dedup();
-            assert_eq!(tcp.len(), 3 * usize::from(NODES_MAX));
+            assert_eq!(tcp.len(), 4 * usize::from(NODES_MAX));
         }
     }
 }

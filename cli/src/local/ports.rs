@@ -12,8 +12,8 @@ use crate::local::layout::{Place, Ports};
 /// refused by the node itself.
 pub(crate) fn check(places: &[Place]) -> Result {
     for place in places {
-        let Ports { http, api, peer, gossip } = place.ports;
-        for (what, port) in [("HTTP", http), ("API", api), ("peers", peer)] {
+        let Ports { http, api, peer, gossip, https } = place.ports;
+        for (what, port) in [("HTTP", http), ("API", api), ("peers", peer), ("HTTPS", https)] {
             TcpListener::bind(Ports::address(port))
                 .map_err(|error| taken(place, what, &port.to_string(), &error))?;
         }
@@ -26,7 +26,7 @@ pub(crate) fn check(places: &[Place]) -> Result {
 fn taken(place: &Place, what: &str, port: &str, error: &std::io::Error) -> Failure {
     let of = format!("port {port} ({what} of {})", place.name);
     let hint = "all ports move with --base-port P: HTTP P, API P+1, peers P+2, gossip P+3, \
-                the next node +10";
+                HTTPS P+4, the next node +10";
     match error.kind() {
         ErrorKind::AddrInUse => Failure::new(Kind::Conflict, format!("{of} is taken"))
             .why("another program listens there, perhaps another `nigh up`")
@@ -46,7 +46,7 @@ mod tests {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = held.local_addr().unwrap().port();
         let mut places = deal(1, &[Region::new("eu").unwrap()], None).unwrap();
-        places[0].ports = Ports { http: port, api: 0, peer: 0, gossip: 0 };
+        places[0].ports = Ports { http: port, api: 0, peer: 0, gossip: 0, https: 0 };
         let failure = check(&places).unwrap_err();
         assert_eq!(failure.exit(), 4);
         let said = failure.to_string();

@@ -1,6 +1,6 @@
 //! `nigh up`: a local cluster of several nodes and regions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,8 +35,10 @@ Examples:
   nigh up --base-port 20000 --data /tmp/nigh
 
 Node k, from 1, listens on 127.0.0.1 on every default port + 10·(k−1): HTTP 8080, 8090, …;
-API 7400, 7410, …; peers 7401, …; gossip 7402/udp, …. What nodes log is in nigh.log in the
-data folder; commands that are typed in this folder find admin.toml there by themselves.")]
+HTTPS 8443, …; API 7400, 7410, …; peers 7401, …; gossip 7402/udp, …. What nodes log is in
+nigh.log in the data folder; commands that are typed in this folder find admin.toml there by
+themselves. All nodes show callers over HTTPS one certificate, https/self-made.crt in the data
+folder: curl --cacert takes it.")]
 pub(crate) struct Args {
     /// Deploy the examples, replay real load, and show how it was served
     #[arg(long)]
@@ -62,7 +64,7 @@ pub(crate) struct Args {
     /// Emulate no delay
     #[arg(long)]
     no_rtt: bool,
-    /// First port: HTTP P, API P+1, peers P+2, gossip P+3, the next node +10
+    /// First port: HTTP P, API P+1, peers P+2, gossip P+3, HTTPS P+4, the next node +10
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     base_port: Option<u16>,
     /// Show on the terminal what the nodes log
@@ -90,6 +92,9 @@ pub(crate) async fn run(args: Args, format: Format) -> Result {
         folder.empty()?;
     }
     folder.prepare(&places)?;
+    let certificate = nigh_node::make_certificate(&folder.https(), &[]).map_err(|error| {
+        Failure::new(error.kind(), "HTTPS cannot be served").why(error.to_string())
+    })?;
     logging::to_file(&folder.log(), args.verbose, args.log_format)?;
     let mut terminate = signal(SignalKind::terminate())
         .map_err(|error| Failure::internal(format!("cannot watch for SIGTERM: {error}")))?;
@@ -121,7 +126,8 @@ pub(crate) async fn run(args: Args, format: Format) -> Result {
             cluster.ready().await?;
             let access = folder.tell_admin(&places)?;
             clear();
-            let shown = Shown { access, matrix, after: started.elapsed(), format };
+            let after = started.elapsed();
+            let shown = Shown { access, certificate, matrix, after, format };
             Box::pin(serve(&args, &places, &folder, shown)).await
         } => ended,
         failure = cluster.failed() => Err(failure),
@@ -143,6 +149,8 @@ fn stopped(args: &Args) -> Result {
 /// A cluster that serves, and how it is shown.
 struct Shown {
     access: Access,
+    /// What callers over HTTPS are shown.
+    certificate: PathBuf,
     matrix: Option<Arc<RttMatrix>>,
     /// So long it took to start.
     after: Duration,
@@ -151,12 +159,12 @@ struct Shown {
 
 /// Everything between start and stop. Ends by itself only with `--exit` or when it fails.
 async fn serve(args: &Args, places: &[Place], folder: &Folder, shown: Shown) -> Result {
-    let Shown { access, matrix, after, format } = shown;
+    let Shown { access, certificate, matrix, after, format } = shown;
     match format {
         Format::Table => output::line(text_of(places, after))?,
         // Programs get one document: the cluster, or what the demonstration came to.
         Format::Json if args.demo => {}
-        Format::Json => output::json(&document(places, &access, after))?,
+        Format::Json => output::json(&document(places, &access, &certificate, after))?,
     }
     if args.demo {
         let plan = demo::Plan {
@@ -179,6 +187,13 @@ async fn serve(args: &Args, places: &[Place], folder: &Folder, shown: Shown) -> 
             "deploy something: {} deploy PATH{}",
             demo::program(),
             demo::credentials_flag(&access)
+        ));
+    }
+    if let Some(place) = places.first() {
+        output::note(format!(
+            "over HTTPS: curl --cacert {} https://{}/…",
+            certificate.display(),
+            Ports::address(place.ports.https)
         ));
     }
     output::note("Ctrl-C stops the cluster; its data stays");
@@ -221,12 +236,18 @@ fn matrix(args: &Args, places: &[Place]) -> Result<Option<Arc<RttMatrix>>> {
     Ok(Some(Arc::new(matrix)))
 }
 
-fn document(places: &[Place], access: &Access, after: Duration) -> serde_json::Value {
+fn document(
+    places: &[Place],
+    access: &Access,
+    certificate: &Path,
+    after: Duration,
+) -> serde_json::Value {
     let node = |place: &Place| {
         serde_json::json!({
             "name": place.name,
             "region": place.region,
             "http": Ports::address(place.ports.http),
+            "https": Ports::address(place.ports.https),
             "api": Ports::address(place.ports.api),
             "peer": Ports::address(place.ports.peer),
             "gossip": Ports::address(place.ports.gossip),
@@ -236,6 +257,7 @@ fn document(places: &[Place], access: &Access, after: Duration) -> serde_json::V
     serde_json::json!({
         "seconds": after.as_secs_f64(),
         "credentials": access.file,
+        "https_certificate": certificate,
         "nodes": nodes,
     })
 }
@@ -244,12 +266,13 @@ fn text_of(places: &[Place], after: Duration) -> String {
     let mut regions: Vec<&Region> = places.iter().map(|place| &place.region).collect();
     regions.sort();
     regions.dedup();
-    let mut rows = Rows::new(["NODE", "REGION", "HTTP", "API"]);
+    let mut rows = Rows::new(["NODE", "REGION", "HTTP", "HTTPS", "API"]);
     for place in places {
         rows.push([
             place.name.to_string(),
             place.region.to_string(),
             format!("http://{}", Ports::address(place.ports.http)),
+            format!("https://{}", Ports::address(place.ports.https)),
             place.api_url(),
         ]);
     }

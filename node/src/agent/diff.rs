@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nigh_model::{Digest, FunctionRef, RevisionId, Tier};
-use nigh_placement::demand::{self, idle};
+use nigh_placement::demand::idle;
 
+use super::cache::COMPONENTS_MAX;
 use super::wants::{Verdict, Want, Wants};
 
 /// What is wanted no more stays this long, in ms: calls routed on older knowledge find it.
@@ -20,8 +21,11 @@ pub(crate) const UPLOAD_GRACE_MS: u64 = 600_000;
 /// put or asked for, in ms: it was uploaded here by one who did not say where it may be, and by
 /// now is where it may be. Longer than a node takes to open it that was told that it is here.
 pub(crate) const FORBIDDEN_GRACE_MS: u64 = 2_000;
-/// Functions loaded at once, about 180 KiB each; beyond it those not called for longest go.
-pub(crate) const LOADED_MAX: usize = 4_096;
+/// Functions are loaded before they are called up to this share of the memory for loaded code: the
+/// rest is for what is called.
+const AHEAD_PERCENT: u64 = 90;
+/// What a function is taken to need before it is loaded, in bytes.
+const FUNCTION_BYTES: u64 = 128 << 10;
 /// Revisions named as lagging: they must fit a gossip message with everything else.
 pub(crate) const LAG_MAX: usize = 16;
 
@@ -30,7 +34,7 @@ pub(crate) const LAG_MAX: usize = 16;
 pub(crate) enum Action {
     /// Fetch a component from another node.
     Fetch(Digest),
-    /// Compile a component that is here.
+    /// Compile a component that is here, or copy what another node compiled.
     Compile(Digest),
     /// Load a function whose component is compiled here.
     Load(FunctionRef),
@@ -51,10 +55,39 @@ pub(crate) struct Here {
     pub(crate) compiled: BTreeSet<Digest>,
     /// Loaded functions.
     pub(crate) warm: BTreeMap<FunctionRef, Warmth>,
+    /// What the loaded ones take.
+    pub(crate) memory: Memory,
     /// Functions that were unloaded, and when each had been called last, in ms.
     pub(crate) rested: BTreeMap<FunctionRef, u64>,
     /// Since when what is here is not wanted.
     pub(crate) unwanted: Unwanted,
+}
+
+/// What loaded code takes of a node's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// What it takes, in bytes.
+    pub(crate) bytes: u64,
+    /// What it may take, in bytes.
+    pub(crate) bytes_max: u64,
+    /// Components that are loaded.
+    pub(crate) components: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { bytes: 0, bytes_max: crate::LOADED_BYTES_MAX, components: 0 }
+    }
+}
+
+impl Memory {
+    /// Functions that can be loaded before they are called.
+    fn room(self) -> usize {
+        let bytes = (self.bytes_max / 100 * AHEAD_PERCENT).saturating_sub(self.bytes);
+        let functions = usize::try_from(bytes.div_ceil(FUNCTION_BYTES)).unwrap_or(usize::MAX);
+        let components_max = COMPONENTS_MAX / 100 * AHEAD_PERCENT as usize;
+        functions.min(components_max.saturating_sub(self.components))
+    }
 }
 
 /// A loaded function.
@@ -119,10 +152,10 @@ pub(crate) fn diff(wants: &Wants, here: &Here, now_ms: u64) -> Vec<Action> {
 
 /// Up to where everything that should be here is here, by the state of this index.
 pub(crate) fn settled(wants: &Wants, here: &Here, index: u64, now_ms: u64) -> Settled {
-    let full = here.warm.len() >= LOADED_MAX;
+    let full = here.memory.room() == 0;
     let lacks = |(function, want): &(&FunctionRef, &Want)| {
         let cold = want.tier == Tier::Warm
-            && !full
+            && (want.steady || !full)
             && !here.warm.contains_key(function)
             && !rests(function, want, here, now_ms);
         want.assigned && (cold || !here.compiled.contains(&want.component))
@@ -138,7 +171,7 @@ pub(crate) fn settled(wants: &Wants, here: &Here, index: u64, now_ms: u64) -> Se
 
 fn bring(wants: &Wants, here: &Here, now_ms: u64, actions: &mut Vec<Action>) {
     let mut coming = BTreeSet::new();
-    let mut room = LOADED_MAX.saturating_sub(here.warm.len());
+    let mut room = here.memory.room();
     for (function, want) in &wants.functions {
         let component = want.component;
         if coming.insert(component) {
@@ -150,8 +183,8 @@ fn bring(wants: &Wants, here: &Here, now_ms: u64, actions: &mut Vec<Action>) {
             }
         }
         let cold = want.tier == Tier::Warm && !here.warm.contains_key(function);
-        if cold && room > 0 && !rests(function, want, here, now_ms) {
-            room -= 1;
+        if cold && (want.steady || room > 0) && !rests(function, want, here, now_ms) {
+            room = room.saturating_sub(1);
             actions.push(Action::Load(function.clone()));
         }
     }
@@ -163,35 +196,21 @@ fn rests(function: &FunctionRef, want: &Want, here: &Here, now_ms: u64) -> bool 
     last.is_some_and(|last_call_ms| idle(*last_call_ms, want.idle_ms, now_ms, want.steady))
 }
 
-/// Loaded functions that are not wanted, idle, or too many.
+/// Loaded functions that are not wanted, or idle.
 fn surplus(wants: &Wants, here: &Here, now_ms: u64) -> Vec<FunctionRef> {
-    let mut surplus = Vec::new();
-    let mut functions = Vec::new();
-    let mut loaded = Vec::new();
-    for (function, warmth) in &here.warm {
+    let goes = |(function, warmth): &(&FunctionRef, &Warmth)| {
         let last_call_ms = warmth.last_call_ms;
         match wants.functions.get(function) {
-            Some(want) => {
-                functions.push(function);
-                let (idle_ms, keep) = (want.idle_ms, want.steady);
-                loaded.push(demand::Loaded { last_call_ms, idle_ms, keep });
+            Some(want) => idle(last_call_ms, want.idle_ms, now_ms, want.steady),
+            // Compiled here for another function, and still called: it may as well stay.
+            None => {
+                due(here.unwanted.functions.get(function), UNWANTED_GRACE_MS, now_ms)
+                    && (idle(last_call_ms, UNWANTED_GRACE_MS, now_ms, false)
+                        || !wants.allows(function))
             }
-            None if due(here.unwanted.functions.get(function), UNWANTED_GRACE_MS, now_ms) => {
-                // Compiled here for another function, and still called: it may as well stay.
-                let in_use =
-                    wants.allows(function) && !idle(last_call_ms, UNWANTED_GRACE_MS, now_ms, false);
-                if !in_use {
-                    surplus.push(function.clone());
-                }
-            }
-            None => {}
         }
-    }
-    let mut out = Vec::new();
-    demand::unload(&loaded, LOADED_MAX, now_ms, &mut out);
-    surplus.extend(out.into_iter().map(|at| functions[at].clone()));
-    surplus.sort_unstable();
-    surplus
+    };
+    here.warm.iter().filter(goes).map(|(function, _)| function.clone()).collect()
 }
 
 fn remove(

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
+use tokio::sync::oneshot;
 
 use super::error::Error;
 
@@ -59,6 +60,42 @@ where
     }
 }
 
+impl<K, V> Flights<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Waits for the work under way for this key, or does it now, on this thread; others wait for
+    /// it meanwhile.
+    pub(super) async fn join_here(
+        &self,
+        key: K,
+        work: impl FnOnce() -> Result<V, Error>,
+    ) -> Result<V, Error> {
+        let (tell, told) = oneshot::channel();
+        let under_way = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            match running.get(&key) {
+                Some(flight) => Some(flight.clone()),
+                None => {
+                    let gone = |_| Error::Internal("a piece of work ended early".into());
+                    let flight = async move { told.await.map_err(gone)? }.boxed().shared();
+                    running.insert(key.clone(), flight);
+                    None
+                }
+            }
+        };
+        if let Some(flight) = under_way {
+            return flight.await;
+        }
+        let landing = Landing { running: self.running.clone(), key };
+        let done = work();
+        drop(landing);
+        let _ = tell.send(done.clone());
+        done
+    }
+}
+
 /// Takes the work out of the map when it ends, even by a panic.
 struct Landing<K: Eq + Hash, V: Clone> {
     running: Arc<Mutex<HashMap<K, Flight<V>>>>,
@@ -98,6 +135,25 @@ mod tests {
         }
         go.notify_one();
         assert_eq!(flights.join(1, begin).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn work_done_here_is_joined_by_others_and_may_fail_or_panic() {
+        let flights = Arc::new(Flights::<u8, u32>::default());
+        let mut other = None;
+        let here = flights.join_here(1, || {
+            other = Some(flights.join(1, || async { Ok(2) }));
+            Ok(1)
+        });
+        assert_eq!(here.await.unwrap(), 1);
+        assert_eq!(other.unwrap().await.unwrap(), 1, "it was done once");
+        assert_eq!(flights.join(1, || async { Ok(3) }).await.unwrap(), 3);
+
+        let panicking = flights.clone();
+        let panicked =
+            tokio::spawn(async move { panicking.join_here(2, || panic!("on purpose")).await });
+        assert!(panicked.await.is_err());
+        assert_eq!(flights.join_here(2, || Ok(4)).await.unwrap(), 4);
     }
 
     #[tokio::test]

@@ -1,9 +1,13 @@
 //! What this node must do to match the decision.
 //!
 //! `wants` and `diff` decide and are pure; `run` carries it out; `stock` is what is on disk,
-//! `shelf` what can be called. `intake` takes uploads, `fetch`, `service`, `replicate`, `hand_on` and
-//! `leave` move components between nodes.
+//! `shelf` what can be called, `cache` what of it is loaded. `intake` takes uploads, `fetch`, `service`, `replicate`, `hand_on` and
+//! `leave` move components between nodes. `make` brings compiled artifacts: `kin` says who compiles
+//! and is pure, `copy`, `hand_over` and `attested` move them.
 
+mod attested;
+mod cache;
+mod copy;
 mod counters;
 mod demanded;
 mod diff;
@@ -11,9 +15,12 @@ mod error;
 mod fetch;
 mod flight;
 mod hand_on;
+mod hand_over;
 mod incoming;
 mod intake;
+mod kin;
 mod leave;
+mod make;
 mod replicate;
 mod retry;
 mod run;
@@ -44,7 +51,10 @@ pub(crate) use service::PeerArtifacts;
 pub(crate) use shelf::{Shelf, ShelfError, Taken};
 pub(crate) use stock::Stock;
 
+use make::Maker;
+
 use crate::decided::Decided;
+use crate::identity::Own;
 use crate::peer::Peers;
 use crate::seen::Seen;
 
@@ -64,6 +74,8 @@ pub(crate) struct Setup {
     pub(crate) store: Arc<ArtifactStore>,
     /// The compiler.
     pub(crate) engine: Engine,
+    /// Who this node is: it signs what it compiles.
+    pub(crate) identity: Own,
     /// Compilations at once.
     pub(crate) compile_threads: usize,
 }
@@ -81,6 +93,9 @@ pub(crate) struct Agent {
     pub(crate) fetcher: Fetcher,
     /// Brings components to others.
     pub(crate) copies: Copies,
+    /// Brings compiled artifacts here.
+    #[cfg(test)]
+    maker: Maker,
     /// Up to where this node has what is assigned to it.
     pub(crate) settled: watch::Receiver<Settled>,
     /// The service for other nodes.
@@ -97,12 +112,15 @@ impl Agent {
         setup: Setup,
         stop: CancellationToken,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), Error> {
-        let Setup { own, region, decided, seen, peers, store, engine, compile_threads } = setup;
-        let stock = Stock::open(store, engine, compile_threads)?;
+        let Setup { own, region, decided, seen, peers, store, engine, identity, compile_threads } =
+            setup;
+        let stock = Stock::open(store, engine, identity, compile_threads)?;
         let fetcher =
             Fetcher::new(own, stock.clone(), decided.clone(), seen.clone(), peers.clone());
+        let maker = Maker::new(own, stock.clone(), decided.clone(), seen.clone(), peers.clone());
+        let sources = (fetcher.clone(), maker.clone());
         let shelf =
-            Shelf::new(own, region.clone(), decided.clone(), stock.clone(), fetcher.clone());
+            Shelf::new(own, region.clone(), decided.clone(), stock.clone(), sources.clone());
         let place = (own, region.clone());
         let copies =
             Copies::new(place, stock.clone(), fetcher.clone(), decided.clone(), seen, peers);
@@ -110,15 +128,19 @@ impl Agent {
         let peer_service =
             PeerArtifacts::new(stock.clone(), intake.clone(), fetcher.clone(), decided.clone());
         let (settle, settled) = watch::channel(Settled::default());
-        let worker = run::Worker::new(
-            (own, region),
-            decided,
-            shelf.clone(),
-            stock.clone(),
-            fetcher.clone(),
-            settle,
-        );
-        let agent = Self { shelf, stock, intake, fetcher, copies, settled, peer_service };
+        let worker =
+            run::Worker::new((own, region), decided, shelf.clone(), stock.clone(), sources, settle);
+        let agent = Self {
+            shelf,
+            stock,
+            intake,
+            fetcher,
+            copies,
+            #[cfg(test)]
+            maker,
+            settled,
+            peer_service,
+        };
         Ok((agent, worker.run(stop)))
     }
 }

@@ -6,22 +6,28 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use nigh_model::{App, AppName, Digest, NodeId, Region, State, state};
+use nigh_model::{Digest, NodeId, Region, State};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::demanded::Demanded;
 use super::diff::{Action, Here, Settled, Unwanted, diff, settled};
 use super::error::Error;
 use super::fetch::Fetcher;
+use super::make::Maker;
 use super::retry::Retries;
 use super::shelf::Shelf;
 use super::stock::Stock;
 use super::wants::Wants;
 use crate::decided::Decided;
 
+/// After a look the loop rests so many times as long as it took: where many functions change at once
+/// each look sees many changes, and looking takes a small part of one core …
+const REST_TIMES: u32 = 4;
+/// … but no longer than this.
+const REST_MAX: Duration = Duration::from_millis(500);
 /// What changes with time alone (demand, idleness, graces) is looked at this often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -33,12 +39,11 @@ pub(super) struct Worker {
     shelf: Shelf,
     stock: Stock,
     fetcher: Fetcher,
+    maker: Maker,
     settle: watch::Sender<Settled>,
     demanded: Demanded,
     unwanted: Unwanted,
     retries: Retries,
-    /// The apps of the last look: what is ready depends on them.
-    apps: state::Map<AppName, std::sync::Arc<App>>,
     jobs: JoinSet<Result<(), Error>>,
     busy: HashMap<Id, Digest>,
 }
@@ -49,7 +54,7 @@ impl Worker {
         decided: Decided,
         shelf: Shelf,
         stock: Stock,
-        fetcher: Fetcher,
+        (fetcher, maker): (Fetcher, Maker),
         settle: watch::Sender<Settled>,
     ) -> Self {
         Self {
@@ -60,10 +65,10 @@ impl Worker {
             shelf,
             stock,
             fetcher,
+            maker,
             settle,
             unwanted: Unwanted::default(),
             retries: Retries::default(),
-            apps: state::Map::new(),
             jobs: JoinSet::new(),
             busy: HashMap::new(),
         }
@@ -76,7 +81,13 @@ impl Worker {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let began = Instant::now();
             let retry = self.reconcile();
+            let rest = (began.elapsed() * REST_TIMES).min(REST_MAX);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(rest) => {}
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
                 // The senders live as long as self.
@@ -86,6 +97,9 @@ impl Worker {
                 _ = ticks.tick() => self.look_at_demand(),
                 () = tokio::time::sleep(retry.unwrap_or(TICK)) => {}
             }
+            while let Some(done) = self.jobs.try_join_next_with_id() {
+                self.done(done);
+            }
         }
         self.jobs.shutdown().await;
     }
@@ -94,13 +108,11 @@ impl Worker {
     fn reconcile(&mut self) -> Option<Duration> {
         let state = self.decided.state();
         self.retries.decided(state.plan_basis);
-        if !self.apps.ptr_eq(&state.apps) {
-            self.apps = state.apps.clone();
-            self.stock.changed();
-        }
         let wants = Wants::of(self.own, &self.region, &state, self.demanded.functions());
         let (here, now_ms) = self.look(&wants);
         self.publish(settled(&wants, &here, state.applied, now_ms));
+        let steady = wants.functions.iter().filter(|(_, want)| want.steady);
+        self.shelf.set_steady(steady.map(|(function, _)| function.clone()).collect());
 
         let mut work: BTreeMap<Digest, Vec<Action>> = BTreeMap::new();
         for action in diff(&wants, &here, now_ms) {
@@ -137,7 +149,8 @@ impl Worker {
         self.unwanted.note(wants, &warm, &index.compiled, now_ms);
         let unwanted = self.unwanted.clone();
         let (components, compiled) = (index.components, index.compiled);
-        (Here { components, compiled, warm, rested, unwanted }, now_ms)
+        let memory = self.shelf.memory();
+        (Here { components, compiled, warm, memory, rested, unwanted }, now_ms)
     }
 
     fn publish(&self, settled: Settled) {
@@ -149,14 +162,14 @@ impl Worker {
     }
 
     fn begin(&mut self, digest: Digest, actions: Vec<Action>, here: &Here) {
-        let (shelf, stock, fetcher) =
-            (self.shelf.clone(), self.stock.clone(), self.fetcher.clone());
+        let (shelf, stock) = (self.shelf.clone(), self.stock.clone());
+        let (fetcher, maker) = (self.fetcher.clone(), self.maker.clone());
         let asked_ms = here.components.get(&digest).copied().unwrap_or_default();
         let job = self.jobs.spawn(async move {
             for action in actions {
                 match action {
                     Action::Fetch(digest) => fetcher.fetch(digest).await?,
-                    Action::Compile(digest) => stock.compile(digest).await?,
+                    Action::Compile(digest) => maker.make(digest).await?,
                     Action::Load(function) => drop(shelf.load(&function, digest).await?),
                     Action::Unload(function) => shelf.unload(&function),
                     Action::RemoveCompiled(digest) => stock.remove_compiled(digest).await?,

@@ -1,4 +1,4 @@
-//! What other nodes ask of this one's components.
+//! What other nodes ask of this one's components and compiled artifacts.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use nigh_model::{Digest, NodeId};
 use nigh_proto::peer::v1::artifacts_server::Artifacts;
 use nigh_proto::peer::v1::take_request::Part;
 use nigh_proto::peer::v1::{
-    FetchChunk, FetchRequest, ReplicateRequest, ReplicateResponse, StatRequest, StatResponse,
-    TakeRequest, TakeResponse,
+    CompiledRequest, CompiledResponse, FetchChunk, FetchCompiledRequest, FetchRequest,
+    ReplicateRequest, ReplicateResponse, StatRequest, StatResponse, TakeRequest, TakeResponse,
 };
 use nigh_proto::status;
 use tokio::sync::mpsc;
@@ -19,6 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::error::Error;
 use super::fetch::Fetcher;
+use super::hand_over;
 use super::intake::Intake;
 use super::stock::Stock;
 use crate::decided::Decided;
@@ -89,6 +90,7 @@ impl PeerArtifacts {
 #[tonic::async_trait]
 impl Artifacts for PeerArtifacts {
     type FetchStream = Pin<Box<dyn Stream<Item = Result<FetchChunk, Status>> + Send>>;
+    type FetchCompiledStream = hand_over::Parts;
 
     async fn stat(&self, request: Request<StatRequest>) -> Result<Response<StatResponse>, Status> {
         let mut digests = request.into_inner().digests;
@@ -136,6 +138,29 @@ impl Artifacts for PeerArtifacts {
     ) -> Result<Response<TakeResponse>, Status> {
         self.take_in(request.into_inner()).await?;
         Ok(Response::new(TakeResponse {}))
+    }
+
+    async fn compiled(
+        &self,
+        request: Request<CompiledRequest>,
+    ) -> Result<Response<CompiledResponse>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(&request.cluster_id)?;
+        let digest = digest_of(&request.digest)?;
+        let known = request.known();
+        let wait = Duration::from_millis(request.wait_ms.into());
+        let progress = self.stock.progress_beyond(&request.engine, digest, known, wait).await;
+        Ok(Response::new(CompiledResponse { progress: progress.into() }))
+    }
+
+    async fn fetch_compiled(
+        &self,
+        request: Request<FetchCompiledRequest>,
+    ) -> Result<Response<Self::FetchCompiledStream>, Status> {
+        let FetchCompiledRequest { cluster_id, digest, engine } = request.into_inner();
+        self.check_cluster(&cluster_id)?;
+        let parts = self.stock.hand_over(&engine, digest_of(&digest)?).await;
+        Ok(Response::new(parts.map_err(|error| error.status())?))
     }
 }
 

@@ -3,8 +3,7 @@
 //! It loads what is ready when it is called. It deliberately does not decide what should be
 //! here; the agent's loop does, and puts it on the shelf and takes it off.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +14,13 @@ use nigh_runtime::Loaded;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::diff::Warmth;
+use super::cache::{Cache, Gone};
+use super::diff::{Memory, Warmth};
 use super::error::Error;
 use super::fetch::Fetcher;
+use super::make::Maker;
 use super::stock::Stock;
+use crate::config::LOADED_BYTES_MAX;
 use crate::decided::Decided;
 
 /// A function taken to be called.
@@ -64,18 +66,11 @@ struct Inner {
     decided: Decided,
     stock: Stock,
     fetcher: Fetcher,
-    warm: ArcSwap<HashMap<FunctionRef, Arc<Warm>>>,
-    /// When what was unloaded had been called last, while it is still wanted.
-    rested: Mutex<BTreeMap<FunctionRef, u64>>,
+    maker: Maker,
+    cache: Cache,
     demand: Mutex<Demand>,
     /// What the agent found to be wanted here beyond the plan.
     demanded: ArcSwap<BTreeSet<FunctionRef>>,
-}
-
-struct Warm {
-    loaded: Loaded,
-    component: Digest,
-    last_call_ms: AtomicU64,
 }
 
 impl Shelf {
@@ -85,7 +80,7 @@ impl Shelf {
         region: Region,
         decided: Decided,
         stock: Stock,
-        fetcher: Fetcher,
+        (fetcher, maker): (Fetcher, Maker),
     ) -> Self {
         let inner = Inner {
             own,
@@ -93,8 +88,8 @@ impl Shelf {
             decided,
             stock,
             fetcher,
-            warm: ArcSwap::default(),
-            rested: Mutex::default(),
+            maker,
+            cache: Cache::new(LOADED_BYTES_MAX),
             demand: Mutex::default(),
             demanded: ArcSwap::default(),
         };
@@ -103,7 +98,7 @@ impl Shelf {
 
     /// Whether the function is loaded: the next call waits for nothing.
     pub(crate) fn is_warm(&self, function: &FunctionRef) -> bool {
-        self.inner.warm.load().contains_key(function)
+        self.inner.cache.functions().contains_key(function)
     }
 
     /// Whether the function is compiled here and may run here.
@@ -112,7 +107,7 @@ impl Shelf {
             return true;
         }
         let decision = self.inner.decided.now();
-        let revision = decision.state.revision(function.revision);
+        let revision = decision.revision(function.revision);
         let spec =
             revision.and_then(|(_, revision)| revision.spec.functions.get(&function.function));
         spec.is_some_and(|spec| {
@@ -130,7 +125,8 @@ impl Shelf {
     }
 
     /// Takes a function to be called. Warm: at once. Ready: after it is loaded. Should be here
-    /// but its artifact is lost: after it is fetched and compiled.
+    /// but its artifact is lost: after it is copied from the nearest node that has it compiled, or
+    /// fetched and compiled.
     ///
     /// # Errors
     /// It is not here, or could not be brought.
@@ -140,9 +136,7 @@ impl Shelf {
         function: &FunctionRef,
         spec: &FunctionSpec,
     ) -> Result<Taken, ShelfError> {
-        if let Some(warm) = self.inner.warm.load().get(function) {
-            warm.last_call_ms.store(self.inner.stock.now_ms(), Relaxed);
-            let loaded = warm.loaded.clone();
+        if let Some(loaded) = self.inner.cache.take(function, self.inner.stock.now_ms()) {
             return Ok(Taken { loaded, cold: false, waited: Duration::ZERO });
         }
         let ready = self.inner.stock.is_compiled(&spec.component);
@@ -168,7 +162,7 @@ impl Shelf {
     /// What is here.
     pub(crate) fn present(&self) -> Present {
         let compiled = self.inner.stock.snapshot().compiled;
-        let warm: Vec<_> = self.inner.warm.load().keys().cloned().collect();
+        let warm: Vec<_> = self.inner.cache.functions().keys().cloned().collect();
         let mut ready = warm.clone();
         let decision = self.inner.decided.now();
         for (_, revision) in decision.state.wanted_revisions() {
@@ -188,52 +182,70 @@ impl Shelf {
     }
 
     /// Loads a function whose component is compiled here; the same again changes nothing.
-    pub(super) async fn load(
+    pub(crate) async fn load(
         &self,
         function: &FunctionRef,
         component: Digest,
     ) -> Result<Loaded, Error> {
-        let same =
-            self.inner.warm.load().values().find(|warm| warm.component == component).cloned();
-        let loaded = match same {
-            Some(warm) => warm.loaded.clone(),
+        let loaded = match self.inner.cache.code(&component) {
+            Some(loaded) => loaded,
             None => self.inner.stock.load(component).await?,
         };
+        Ok(self.loaded(function, component, loaded))
+    }
+
+    /// The same for a call that waits: on this thread, where that is quick.
+    async fn load_now(&self, function: &FunctionRef, component: Digest) -> Result<Loaded, Error> {
+        let loaded = match self.inner.cache.code(&component) {
+            Some(loaded) => loaded,
+            None => self.inner.stock.load_now(component).await?,
+        };
+        Ok(self.loaded(function, component, loaded))
+    }
+
+    fn loaded(&self, function: &FunctionRef, component: Digest, loaded: Loaded) -> Loaded {
         let now_ms = self.inner.stock.now_ms();
-        self.inner.warm.rcu(|warm| {
-            let mut warm = HashMap::clone(warm);
-            warm.entry(function.clone()).or_insert_with(|| {
-                let last_call_ms = AtomicU64::new(now_ms);
-                Arc::new(Warm { loaded: loaded.clone(), component, last_call_ms })
-            });
-            warm
-        });
-        self.rested().remove(function);
+        let decision = self.inner.decided.now();
+        let revision = decision.revision(function.revision).map(|(_, revision)| revision);
+        let spec = revision.and_then(|revision| revision.spec.functions.get(&function.function));
+        let reuse = spec.and_then(|spec| spec.scale.reuse);
+        let (loaded, gone) = self.inner.cache.add(function, component, loaded, reuse, now_ms);
+        let_go(gone);
         self.inner.stock.changed();
-        Ok(loaded)
+        loaded
     }
 
     /// Unloads a function; calls that run go on.
     pub(super) fn unload(&self, function: &FunctionRef) {
-        let before = self.inner.warm.rcu(|warm| {
-            let mut warm = HashMap::clone(warm);
-            warm.remove(function);
-            warm
-        });
-        if let Some(warm) = before.get(function) {
-            self.rested().insert(function.clone(), warm.last_call_ms.load(Relaxed));
+        if let Some(gone) = self.inner.cache.remove(function) {
+            let_go(gone);
             self.inner.stock.changed();
         }
     }
 
+    /// Loaded code may take so many bytes from now on.
+    pub(crate) fn set_memory(&self, bytes_max: u64) {
+        self.inner.cache.set_bytes_max(bytes_max);
+    }
+
+    /// What loaded code takes, and may take.
+    pub(crate) fn memory(&self) -> Memory {
+        let cache = &self.inner.cache;
+        Memory {
+            bytes: cache.bytes(),
+            bytes_max: cache.bytes_max(),
+            components: cache.components(),
+        }
+    }
+
+    /// Functions unloaded since the start, by why, in the order of the label.
+    pub(crate) fn unloads(&self) -> [u64; 2] {
+        self.inner.cache.unloads.each()
+    }
+
     /// What is loaded.
     pub(super) fn warmth(&self) -> BTreeMap<FunctionRef, Warmth> {
-        let warmth = |warm: &Warm| Warmth {
-            component: warm.component,
-            last_call_ms: warm.last_call_ms.load(Relaxed),
-        };
-        let warm = self.inner.warm.load();
-        warm.iter().map(|(function, warm)| (function.clone(), warmth(warm))).collect()
+        self.inner.cache.warmth(self.inner.stock.now_ms())
     }
 
     /// When what was unloaded had been called last; forgets what need not be remembered.
@@ -241,9 +253,12 @@ impl Shelf {
         &self,
         keep: impl Fn(&FunctionRef) -> bool,
     ) -> BTreeMap<FunctionRef, u64> {
-        let mut rested = self.rested();
-        rested.retain(|function, _| keep(function));
-        rested.clone()
+        self.inner.cache.rested(keep)
+    }
+
+    /// Says which functions are promised to be warm here.
+    pub(super) fn set_steady(&self, steady: BTreeSet<FunctionRef>) {
+        self.inner.cache.set_steady(steady);
     }
 
     /// Functions whose calls are forwarded again and again. Each is named until it is given to
@@ -268,23 +283,29 @@ impl Shelf {
         component: Digest,
     ) -> Result<Loaded, Error> {
         if self.inner.stock.is_compiled(&component) {
-            match self.load(function, component).await {
+            match self.load_now(function, component).await {
                 Err(_) if self.is_wanted(function) => {}
                 done => return done,
             }
         }
-        if !self.inner.stock.holds(&component) {
-            self.inner.fetcher.fetch(component).await?;
+        // A call does not wait for others to compile.
+        if !self.inner.maker.copy(component).await {
+            if !self.inner.stock.holds(&component) {
+                self.inner.fetcher.fetch(component).await?;
+            }
+            self.inner.stock.compile(component).await?;
         }
-        self.inner.stock.compile(component).await?;
         self.load(function, component).await
-    }
-
-    fn rested(&self) -> MutexGuard<'_, BTreeMap<FunctionRef, u64>> {
-        self.inner.rested.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn demand(&self) -> MutexGuard<'_, Demand> {
         self.inner.demand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nobody waits for code to be unmapped.
+fn let_go(gone: Gone) {
+    if !gone.is_empty() {
+        tokio::task::spawn_blocking(move || drop(gone));
     }
 }

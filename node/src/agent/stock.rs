@@ -1,15 +1,18 @@
 //! What is on this node's disk: components and their compiled artifacts.
 //!
 //! The one place where the agent touches the store and the compiler, all of it on threads that
-//! may block. It deliberately does not decide what should be here.
+//! may block; `attested` is the part of it that deals with other nodes' compiled artifacts. It
+//! deliberately does not decide what should be here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use nigh_model::Digest;
+use nigh_proto::peer::v1::Progress;
 use nigh_runtime::{Engine, Loaded};
 use nigh_storage::ArtifactStore;
 use tokio::sync::{RwLock, Semaphore, mpsc, watch};
@@ -20,7 +23,13 @@ use super::counters::Counters;
 use super::error::{Error, blocking};
 use super::flight::Flights;
 use super::incoming::Incoming;
+use crate::identity::Own;
 
+/// A component from this size on is compiled alone: compiling takes some tens of times its size
+/// in memory.
+const LARGE_BYTES: u64 = 4 << 20;
+/// A compiled file of up to this size is mapped by the call that waits for it.
+const HERE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a component read at once …
 const PIECE_BYTES: usize = 256 << 10;
 /// … and pieces read ahead of who takes them.
@@ -35,11 +44,16 @@ pub(crate) struct Stock {
 pub(crate) struct Inner {
     pub(crate) store: Arc<ArtifactStore>,
     pub(super) engine: Engine,
+    /// Signs what is compiled here.
+    pub(super) identity: Own,
     index: Mutex<Index>,
+    /// What is being compiled, or waits for its turn to be.
+    working: Mutex<BTreeSet<Digest>>,
     /// Read while a component is put in place, written while one is removed: an upload of what
     /// is just being removed must not be lost.
     pub(super) placing: RwLock<()>,
     compilers: Semaphore,
+    compilers_max: u32,
     compiling: Flights<Digest, ()>,
     loading: Flights<Digest, Loaded>,
     changes: watch::Sender<u64>,
@@ -64,6 +78,7 @@ impl Stock {
     pub(crate) fn open(
         store: Arc<ArtifactStore>,
         engine: Engine,
+        identity: Own,
         compile_threads: usize,
     ) -> Result<Self, Error> {
         store.remove_other_engines(engine.key())?;
@@ -71,12 +86,16 @@ impl Stock {
             components: store.list()?.into_iter().map(|digest| (digest, 0)).collect(),
             compiled: store.list_compiled(engine.key())?.into_iter().collect(),
         };
+        let compilers_max = u32::try_from(compile_threads).unwrap_or(u32::MAX).clamp(1, 1 << 16);
         let inner = Inner {
             store,
             engine,
+            identity,
             index: Mutex::new(index),
+            working: Mutex::default(),
             placing: RwLock::new(()),
-            compilers: Semaphore::new(compile_threads.max(1)),
+            compilers: Semaphore::new(compilers_max as usize),
+            compilers_max,
             compiling: Flights::default(),
             loading: Flights::default(),
             changes: watch::channel(0).0,
@@ -183,33 +202,61 @@ impl Stock {
     }
 
     async fn compile_now(self, digest: Digest) -> Result<(), Error> {
+        let _working = Working::begin(&self, digest);
         let stopping = |_| Error::Internal("the node stops".into());
-        let _one_of_few = self.inner.compilers.acquire().await.map_err(stopping)?;
+        let bytes = self.size_of(digest).await?.unwrap_or_default();
+        let share = if bytes >= LARGE_BYTES { self.inner.compilers_max } else { 1 };
+        let _some_of_few = self.inner.compilers.acquire_many(share).await.map_err(stopping)?;
         if self.is_compiled(&digest) {
             return Ok(());
         }
         let began = Instant::now();
         let counters = &self.inner.counters;
+        tracing::debug!(component = %digest, bytes, "compiling");
         if let Err(error) = self.compile_alone(digest).await {
             counters.compile_failed.add();
             return Err(error);
         }
         counters.compiled.add();
-        counters.compile.observe(began.elapsed().as_secs_f64());
-        self.index().compiled.insert(digest);
-        self.changed();
+        counters.compile.observe(began.elapsed());
+        self.compiled(digest);
         tracing::info!(component = %digest, ms = began.elapsed().as_millis(), "compiled");
         Ok(())
     }
 
     async fn compile_alone(&self, digest: Digest) -> Result<(), Error> {
         let wasm = self.read(digest).await?;
-        let inner = self.inner.clone();
+        let stock = self.clone();
         blocking(move || {
-            let artifact = inner.engine.compile(&wasm)?;
-            Ok(inner.store.put_compiled(inner.engine.key(), digest, &artifact)?)
+            let Inner { store, engine, .. } = &*stock.inner;
+            let artifact = engine.compile(&wasm)?;
+            let content = store.put_compiled(engine.key(), digest, &artifact)?;
+            stock.attest(digest, content, artifact.len() as u64);
+            Ok(())
         })
         .await
+    }
+
+    /// How far this node is with compiling a component.
+    pub(super) fn progress(&self, digest: &Digest) -> Progress {
+        if self.is_compiled(digest) {
+            Progress::Compiled
+        } else if self.working().contains(digest) {
+            Progress::Compiling
+        } else {
+            Progress::None
+        }
+    }
+
+    /// Components that are being compiled, or wait for their turn to be.
+    pub(crate) fn compiling(&self) -> usize {
+        self.working().len()
+    }
+
+    /// A compiled artifact was put in place.
+    pub(super) fn compiled(&self, digest: Digest) {
+        self.index().compiled.insert(digest);
+        self.changed();
     }
 
     /// Maps the compiled artifact of a component; single flight.
@@ -218,10 +265,34 @@ impl Stock {
     /// An artifact that cannot be used is removed: it must be compiled again.
     pub(crate) async fn load(&self, digest: Digest) -> Result<Loaded, Error> {
         let stock = self.clone();
-        self.inner.loading.join(digest, || stock.load_now(digest)).await
+        self.inner.loading.join(digest, || stock.load_elsewhere(digest)).await
     }
 
-    async fn load_now(self, digest: Digest) -> Result<Loaded, Error> {
+    /// The same for a call that waits. A file that is not large, and was looked at before, is mapped
+    /// on this thread: that takes less than another thread takes to wake up.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) async fn load_now(&self, digest: Digest) -> Result<Loaded, Error> {
+        let inner = &self.inner;
+        let known = inner.store.compiled_checked(inner.engine.key(), digest);
+        if let Some((path, _)) = known.filter(|(_, bytes)| *bytes <= HERE_BYTES_MAX)
+            && let Ok(loaded) = inner.loading.join_here(digest, || self.load_here(&path)).await
+        {
+            return Ok(loaded);
+        }
+        // What is wrong with it is found out there, and what follows done.
+        self.load(digest).await
+    }
+
+    /// Counted when it is good: what is not is tried once more, elsewhere.
+    fn load_here(&self, path: &Path) -> Result<Loaded, Error> {
+        let loaded = self.inner.engine.load(path)?;
+        self.inner.counters.loaded.add();
+        Ok(loaded)
+    }
+
+    async fn load_elsewhere(self, digest: Digest) -> Result<Loaded, Error> {
         let inner = self.inner.clone();
         let loaded = blocking(move || {
             let path = inner.store.compiled_path(inner.engine.key(), digest)?;
@@ -229,6 +300,9 @@ impl Stock {
             Ok(inner.engine.load(&path)?)
         })
         .await;
+        let counters = &self.inner.counters;
+        let ended = if loaded.is_ok() { &counters.loaded } else { &counters.load_failed };
+        ended.add();
         // A removed one is no surprise, its file is gone and so is its place in the index.
         if let Err(error) = &loaded
             && !matches!(error, Error::Internal(_))
@@ -243,9 +317,12 @@ impl Stock {
     /// Removes the compiled artifact.
     pub(crate) async fn remove_compiled(&self, digest: Digest) -> Result<(), Error> {
         self.index().compiled.remove(&digest);
-        self.changed();
         let inner = self.inner.clone();
-        blocking(move || Ok(inner.store.remove_compiled(inner.engine.key(), digest)?)).await
+        let remove = move || Ok(inner.store.remove_compiled(inner.engine.key(), digest)?);
+        let removed = blocking(remove).await;
+        // Not before: who brings it again must not have that removed.
+        self.changed();
+        removed
     }
 
     /// Removes a component, unless it was put or asked for after `asked_ms`.
@@ -291,5 +368,30 @@ impl Stock {
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.inner.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn working(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.inner.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Others are told that this node compiles, until this is dropped.
+pub(super) struct Working {
+    stock: Stock,
+    digest: Digest,
+}
+
+impl Working {
+    pub(super) fn begin(stock: &Stock, digest: Digest) -> Self {
+        stock.working().insert(digest);
+        stock.changed();
+        Self { stock: stock.clone(), digest }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.stock.working().remove(&self.digest);
+        self.stock.changed();
     }
 }

@@ -1,7 +1,7 @@
 //! States and nodes for the tests of this folder.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use nigh_model::spec::RegionPattern;
@@ -19,6 +19,8 @@ use tonic::transport::Server;
 
 use super::{Agent, Setup};
 use crate::decided::Decided;
+use crate::gossip::Filter;
+use crate::identity::testing::Authority;
 use crate::peer::{Link, Peers};
 use crate::seen::{Liveness, NodeSeen, Seen, View};
 
@@ -104,8 +106,17 @@ pub(crate) fn assign(state: &mut State, id: u64, nodes: &[(u64, Tier)]) {
 /// A component that runs.
 pub(crate) const HELLO: &[u8] = include_bytes!("../../../examples/hello/hello.wasm");
 
+/// Who signs the certificates of all nodes that say nothing else.
+static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+
+/// The engine of all nodes that say nothing else.
+pub(crate) static ENGINE: LazyLock<EngineConfig> =
+    LazyLock::new(|| EngineConfig { slots: 2, threads: 1, ..EngineConfig::default() });
+
 /// A node's agent on a disk of its own, and the service that other nodes ask.
 pub(crate) struct Bench {
+    pub(crate) id: NodeId,
+    pub(crate) engine: Engine,
     pub(crate) decided: Decided,
     pub(crate) seen: Seen,
     pub(crate) agent: Agent,
@@ -116,11 +127,21 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Starts to listen; the loop starts with [`run`](Self::run).
+    /// Starts to listen; the loop starts when what is returned with it is polled.
     pub(crate) async fn new(id: u64, at: &str) -> (Self, impl Future<Output = ()> + Send) {
+        Self::of(&AUTHORITY, id, at, ENGINE.clone()).await
+    }
+
+    /// The same with an identity of this authority, and this engine.
+    pub(crate) async fn of(
+        authority: &Authority,
+        id: u64,
+        at: &str,
+        engine: EngineConfig,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let folder = tempfile::tempdir().unwrap();
         let store = ArtifactStore::open(folder.path(), Arc::new(RealDisk), [7; 32]).unwrap();
-        let engine = EngineConfig { slots: 2, threads: 1, ..EngineConfig::default() };
+        let engine = Engine::new(engine).unwrap();
         let decided = Decided::new(Arc::new(state()));
         let seen = Seen::default();
         let stop = CancellationToken::new();
@@ -131,7 +152,8 @@ impl Bench {
             seen: seen.clone(),
             peers: Peers::plain(decided.clone(), Link::new(region(at), None)),
             store: Arc::new(store),
-            engine: Engine::new(engine).unwrap(),
+            engine: engine.clone(),
+            identity: authority.own(id),
             compile_threads: 1,
         };
         let (agent, work) = Agent::new(setup, stop.clone()).unwrap();
@@ -143,7 +165,8 @@ impl Bench {
             .add_service(service)
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ends);
         tokio::spawn(serving);
-        (Self { decided, seen, agent, stop, address, _folder: folder }, work)
+        let id = NodeId(id);
+        (Self { id, engine, decided, seen, agent, stop, address, _folder: folder }, work)
     }
 
     /// Puts bytes on this node's disk.
@@ -171,11 +194,20 @@ impl Drop for Bench {
     }
 }
 
-/// Lets nodes see each other alive.
+/// Lets nodes see each other alive, and what each of them has.
 pub(crate) fn all_see_each_other(benches: &[&Bench]) {
     for bench in benches {
-        let alive = NodeSeen { liveness: Liveness::Alive, ..NodeSeen::default() };
-        let ids = bench.decided.state().nodes.keys().copied().collect::<Vec<_>>();
-        bench.seen.publish(View { nodes: ids.iter().map(|id| (*id, alive.clone())).collect() });
+        let alive = |id: NodeId| {
+            let mut seen = NodeSeen { liveness: Liveness::Alive, ..NodeSeen::default() };
+            // Others than these say that they can run what this one can.
+            let known = benches.iter().find(|bench| bench.id == id).unwrap_or(bench);
+            seen.report.engine = known.engine.fingerprint().to_owned();
+            if known.id == id {
+                seen.report.ready = Filter::of(known.agent.shelf.present().ready.iter());
+            }
+            (id, seen)
+        };
+        let nodes = bench.decided.state().nodes.keys().copied().map(alive).collect();
+        bench.seen.publish(View { nodes });
     }
 }

@@ -50,7 +50,9 @@ async fn a_ready_function_is_loaded_once_for_all_who_call_it() {
     assert!(shelf.is_wanted(&f));
     let taken = join_all((0..20).map(|_| shelf.take(&name, &f, &spec))).await;
     assert!(taken.into_iter().all(|taken| taken.unwrap().cold));
+    let loads = || bench.agent.stock.counters().loaded.get();
     assert!(shelf.is_ready(&f) && shelf.is_warm(&f));
+    assert_eq!(loads(), 1);
     let taken = shelf.take(&name, &f, &spec).await.unwrap();
     assert!(!taken.cold && taken.waited.is_zero());
     assert_eq!(shelf.present().warm, std::slice::from_ref(&f));
@@ -61,6 +63,93 @@ async fn a_ready_function_is_loaded_once_for_all_who_call_it() {
     let mut changes = shelf.changes();
     assert!(shelf.take(&name, &f, &spec).await.unwrap().cold);
     changes.changed().await.unwrap();
+    assert_eq!(loads(), 2);
+}
+
+/// The component that runs, with a digest of its own: a custom section of one byte is behind it.
+fn variant(n: u8) -> &'static [u8] {
+    let section = [0, 3, 1, b'n', n];
+    Box::leak([HELLO, &section].concat().into_boxed_slice())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_of_one_component_share_its_code() {
+    let (bench, _work) = Bench::new(1, "eu-1").await;
+    let digest = bench.put(HELLO).await;
+    let spec = spec(digest, &[]);
+    let mut state = state_of(&[(1, "eu-1", &bench)], spec.clone());
+    for id in 11..20 {
+        add_revision(&mut state, "a", id, spec.clone());
+    }
+    (10..20).for_each(|id| assign(&mut state, id, &[(1, Ready)]));
+    decide(&[&bench], &state);
+    let (shelf, name) = (&bench.agent.shelf, app("a"));
+
+    let first = shelf.take(&name, &function(10), &spec).await.unwrap().loaded;
+    let one = shelf.memory().bytes;
+    assert!(one >= first.bytes());
+    for id in 11..20 {
+        let taken = shelf.take(&name, &function(id), &spec).await.unwrap();
+        assert!(taken.cold, "it was not loaded before");
+        assert!(shelf.is_warm(&function(id)));
+    }
+    let ten = shelf.memory().bytes;
+    assert!(ten - one < first.bytes() / 2, "{ten} bytes for ten, {one} for one");
+    // Each of the functions, what they share, and this.
+    assert_eq!(first.holders(), 12);
+
+    (10..19).for_each(|id| shelf.unload(&function(id)));
+    assert!(shelf.is_warm(&function(19)) && !shelf.is_warm(&function(18)));
+    shelf.unload(&function(19));
+    assert_eq!((shelf.memory().bytes, shelf.memory().components), (0, 0));
+    let let_go = async {
+        while first.holders() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(std::time::Duration::from_secs(60), let_go).await;
+    assert!(in_time.is_ok(), "{} still hold it", first.holders());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budget_is_held_and_what_is_called_again_comes_back() {
+    let (bench, _work) = Bench::new(1, "eu-1").await;
+    let mut state = state_of(&[(1, "eu-1", &bench)], spec(bench.put(HELLO).await, &[]));
+    let mut specs = Vec::new();
+    for n in 0..8 {
+        let spec = spec(bench.put(variant(n)).await, &[]);
+        add_revision(&mut state, "a", 20 + u64::from(n), spec.clone());
+        assign(&mut state, 20 + u64::from(n), &[(1, Ready)]);
+        specs.push(spec);
+    }
+    decide(&[&bench], &state);
+    let (shelf, name) = (&bench.agent.shelf, app("a"));
+    let take = async |n: u8| {
+        let function = function(20 + u64::from(n));
+        shelf.take(&name, &function, &specs[usize::from(n)]).await.unwrap()
+    };
+    let warm = || (0..8).filter(|n| shelf.is_warm(&function(20 + n))).collect::<Vec<_>>();
+
+    take(0).await;
+    let each = shelf.memory().bytes;
+    shelf.set_memory(each * 4);
+    // One is promised to be warm, and a call of another runs.
+    shelf.set_steady([function(20)].into());
+    let running = take(1).await;
+    for n in 2..8 {
+        take(n).await;
+        let memory = shelf.memory();
+        assert!(memory.bytes <= memory.bytes_max, "{memory:?}");
+    }
+    let left = warm();
+    assert!(left.starts_with(&[0, 1]) && left.ends_with(&[7]), "{left:?}");
+    let [idle, made_room] = shelf.unloads();
+    assert_eq!((idle, made_room), (0, 8 - left.len() as u64));
+
+    drop(running);
+    assert!(take(2).await.cold, "it had made room");
+    assert!(!take(2).await.cold, "it came back");
+    assert!(shelf.memory().bytes <= shelf.memory().bytes_max);
 }
 
 #[tokio::test(flavor = "multi_thread")]

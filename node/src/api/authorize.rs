@@ -40,26 +40,41 @@ pub(crate) async fn authorize(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some(need) = need(request.uri().path()) else {
-        return not_there(request.headers());
-    };
-    let shown = {
-        let decision = door.decided.now();
-        identify(&decision.state, request.headers().get(header::AUTHORIZATION), clock::now_ms())
-    };
-    // From here on nobody needs it, and what is not there cannot be logged.
-    request.headers_mut().remove(header::AUTHORIZATION);
-    if let Need::Role(role) = need
-        && let Err(denied) = shown.as_ref().map_err(Clone::clone).and_then(|c| c.must_be(role))
-    {
-        door.metrics.api_refused(match denied {
-            Denied::RoleTooLow { .. } => ApiRefusal::Denied,
-            _ => ApiRefusal::Unauthenticated,
-        });
-        return refuse(request.headers(), &denied);
+    match door.open(&mut request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => *refusal,
     }
-    request.extensions_mut().insert(Shown(shown));
-    next.run(request).await
+}
+
+impl Door {
+    /// Notes with a request who asks, and that they may.
+    ///
+    /// # Errors
+    /// They may not, or nobody may: the answer.
+    pub(crate) fn open<B>(&self, request: &mut http::Request<B>) -> Result<(), Box<Response>> {
+        let Some(need) = need(request.uri().path()) else {
+            return Err(Box::new(not_there(request.headers())));
+        };
+        let shown = {
+            let decision = self.decided.now();
+            let given = request.headers().get(header::AUTHORIZATION);
+            identify(&decision.state, given, clock::now_ms())
+        };
+        // From here on nobody needs it, and what is not there cannot be logged.
+        request.headers_mut().remove(header::AUTHORIZATION);
+        if let Need::Role(role) = need
+            && let Err(denied) =
+                shown.as_ref().map_err(Clone::clone).and_then(|caller| caller.must_be(role))
+        {
+            self.metrics.api_refused(match denied {
+                Denied::RoleTooLow { .. } => ApiRefusal::Denied,
+                _ => ApiRefusal::Unauthenticated,
+            });
+            return Err(Box::new(refuse(request.headers(), &denied)));
+        }
+        request.extensions_mut().insert(Shown(shown));
+        Ok(())
+    }
 }
 
 /// Who stands behind a change that is asked for here.

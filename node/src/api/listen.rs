@@ -1,18 +1,25 @@
 //! The API's connections: TLS, bounded, each with the certificate of the moment.
 //!
+//! One that calls functions moves to a thread of guests (`moving.rs`). What else is asked over it runs on the
+//! control plane's threads all the same.
+//!
 //! It decides nothing about who may ask what: that is `authorize`. What is no TLS gets a hint
-//! from `plain`.
+//! from `gateway/tls/plain.rs`.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::{Request, Response};
+use http_body_util::Either;
 use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
+use nigh_proto::v1::invoker_server::{Invoker, InvokerServer};
+use nigh_runtime::{Gathered, Threads};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -20,11 +27,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 use tonic::transport::server::TcpConnectInfo;
-use tower::ServiceExt as _;
+use tower::{Service as _, ServiceExt as _};
 
-use super::plain;
-use crate::gateway::{Socket, http_server};
+use super::authorize::Door;
+use crate::gateway::{Socket, TLS_HANDSHAKE, http_server, refuse_plain};
+use crate::moving::{self, Called, Control};
 use crate::telemetry::{ApiRefusal, Metrics};
 
 /// Most connections at once; one more is closed at once. An idle one costs some 40 KiB with its
@@ -37,29 +46,45 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 /// After a failed accept, as when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The first byte of a TLS handshake (RFC 8446 §5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
+/// What is asked to call a function.
+const CALLS: [&str; 2] = ["/nigh.v1.Invoker/Invoke", "/nigh.v1.Invoker/InvokeStream"];
 /// What two sides that speak HTTP/2 agree on.
 const ALPN_H2: &[u8] = b"h2";
 
 /// Says what to serve TLS with; asked for each connection, as certificates renew.
 pub(crate) type ServerTls = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
+/// What calls functions, and where.
+pub(crate) struct Calls<I: Invoker> {
+    /// Lets callers in.
+    pub(crate) door: Arc<Door>,
+    /// Calls.
+    pub(crate) invoker: InvokerServer<I>,
+    /// The threads of guests.
+    pub(crate) threads: Threads,
+}
+
 /// What the connections have in common.
-struct Server {
+struct Server<I: Invoker> {
     tls: ServerTls,
     http1: Builder<TokioExecutor>,
     http2: Builder<TokioExecutor>,
     router: Router,
+    calls: Calls<I>,
+    control: Control,
     metrics: Metrics,
     stop: CancellationToken,
 }
 
+/// An answer: of a call, or of anything else.
+type Answer = Response<Either<tonic::body::Body, axum::body::Body>>;
+
 /// Answers over TLS until it is stopped; then lets running requests end, for a grace.
-pub(crate) async fn serve(
+pub(crate) async fn serve<I: Invoker>(
     listener: TcpListener,
     tls: ServerTls,
     router: Router,
+    calls: Calls<I>,
     metrics: Metrics,
     stop: CancellationToken,
 ) {
@@ -68,6 +93,8 @@ pub(crate) async fn serve(
         http1: http_server().http1_only(),
         http2: http_server().http2_only(),
         router,
+        control: Control::here(calls.threads.clone()),
+        calls,
         metrics,
         stop: stop.clone(),
     });
@@ -111,9 +138,9 @@ pub(crate) async fn serve(
     }
 }
 
-impl Server {
+impl<I: Invoker> Server<I> {
     /// Serves one connection to its end.
-    async fn connection(&self, stream: TcpStream, from: SocketAddr) {
+    async fn connection(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
         // Without it each call waits for a delayed acknowledgement: 41 ms.
         if stream.set_nodelay(true).is_err() {
             return;
@@ -130,7 +157,7 @@ impl Server {
     }
 
     /// Agrees on TLS, or says what is wrong.
-    async fn begin(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    async fn begin(&self, stream: TcpStream) -> Option<TlsStream<Gathered>> {
         let mut first = [0];
         match stream.peek(&mut first).await {
             // A probe that only connects.
@@ -139,10 +166,10 @@ impl Server {
         }
         if first[0] != TLS_HANDSHAKE {
             self.metrics.api_refused(ApiRefusal::NoTls);
-            plain::refuse(stream).await;
+            refuse_plain(stream).await;
             return None;
         }
-        match TlsAcceptor::from((self.tls)()).accept(stream).await {
+        match TlsAcceptor::from((self.tls)()).accept(Gathered::new(stream)).await {
             Ok(stream) => Some(stream),
             Err(error) => {
                 // Strangers are nothing to look into; the metric says how many there are.
@@ -153,29 +180,55 @@ impl Server {
         }
     }
 
-    async fn http(&self, stream: TlsStream<TcpStream>, from: SocketAddr) {
+    async fn http(self: &Arc<Self>, stream: TlsStream<Gathered>, from: SocketAddr) {
         let (tcp, tls) = stream.get_ref();
         // What has not said that it speaks HTTP/2 is waited for as HTTP/1.1.
         let is_h2 = tls.alpn_protocol() == Some(ALPN_H2);
         let builder = if is_h2 { &self.http2 } else { &self.http1 };
         let at = TcpConnectInfo { local_addr: tcp.local_addr().ok(), remote_addr: Some(from) };
-        let service =
-            self.router.clone().map_request(move |mut request: http::Request<Incoming>| {
-                request.extensions_mut().insert(at.clone());
-                request
-            });
-        let service = TowerToHyperService::new(service);
-        let io = TokioIo::new(Socket::new(stream));
-        let mut connection = pin!(builder.serve_connection(io, service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let mover = tcp.mover();
+        let called = Called::default();
+        let (server, now_called) = (Arc::clone(self), called.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(at.clone());
+            let server = Arc::clone(&server);
+            let is_call = CALLS.contains(&request.uri().path());
+            if is_call {
+                now_called.set();
             }
-        };
-        if let Err(error) = ended {
+            async move {
+                let answer = match is_call {
+                    true => server.call(request).await,
+                    false => server.ask(request).await,
+                };
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let io = TokioIo::new(Socket::new(stream));
+        let connection = builder.serve_connection(io, service).into_owned();
+        let (threads, stop) = (&self.calls.threads, self.stop.clone());
+        if let Err(error) = moving::serve(connection, called, mover, threads, stop).await {
             tracing::debug!(%from, %error, "connection to the API ended");
+        }
+    }
+
+    /// Calls a function, here.
+    async fn call(&self, mut request: Request<Incoming>) -> Answer {
+        if let Err(refusal) = self.calls.door.open(&mut request) {
+            return refusal.map(Either::Right);
+        }
+        let Ok(answer) = self.calls.invoker.clone().call(request).await;
+        answer.map(Either::Left)
+    }
+
+    /// Answers anything else, on a thread of the control plane.
+    async fn ask(&self, request: Request<Incoming>) -> Answer {
+        match self.control.run(self.router.clone().oneshot(request)).await {
+            Some(Ok(answer)) => answer.map(Either::Right),
+            None => {
+                let why = Status::internal("the request broke off in the node");
+                why.into_http::<axum::body::Body>().map(Either::Right)
+            }
         }
     }
 }

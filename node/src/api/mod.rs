@@ -7,7 +7,6 @@ pub(crate) mod artifacts;
 mod authorize;
 pub(crate) mod cluster;
 mod listen;
-mod plain;
 pub(crate) mod ready;
 mod roles;
 pub(crate) mod server;

@@ -13,6 +13,7 @@ use nigh_proto::v1::artifacts_server::ArtifactsServer;
 use nigh_proto::v1::cluster_server::ClusterServer;
 use nigh_proto::v1::invoker_server::{Invoker, InvokerServer};
 use nigh_proto::v1::logs_server::{Logs, LogsServer};
+use nigh_runtime::Threads;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -22,7 +23,7 @@ use super::apps::AppsService;
 use super::artifacts::ArtifactsService;
 use super::authorize::{Door, authorize};
 use super::cluster::ClusterService;
-use super::listen::{self, ServerTls};
+use super::listen::{self, Calls, ServerTls};
 use super::ready::Readiness;
 use super::roles::METRICS;
 use crate::control::Control;
@@ -58,6 +59,8 @@ pub(crate) struct Api<I: Invoker, L: Logs> {
     pub(crate) metrics: Metrics,
     /// What TLS is served with.
     pub(crate) tls: ServerTls,
+    /// Where calls run.
+    pub(crate) threads: Threads,
 }
 
 impl<I: Invoker, L: Logs> Api<I, L> {
@@ -79,19 +82,20 @@ impl<I: Invoker, L: Logs> Api<I, L> {
             .add_service(AppsServer::new(self.apps).max_decoding_message_size(max))
             .add_service(ArtifactsServer::new(self.artifacts).max_decoding_message_size(max))
             .add_service(ClusterServer::new(self.cluster))
-            .add_service(self.invoker)
             .add_service(self.logs);
         match reflection.build_v1() {
             Ok(service) => routes = routes.add_service(service),
             Err(error) => tracing::error!(%error, "no reflection: the descriptors are not valid"),
         }
-        let door = Door { decided: self.control.decided.clone(), metrics: self.metrics.clone() };
+        let decided = self.control.decided.clone();
+        let door = Arc::new(Door { decided, metrics: self.metrics.clone() });
         let router = routes
             .prepare()
             .into_axum_router()
             .merge(plain(self.control, self.metrics.clone()))
-            .layer(from_fn_with_state(Arc::new(door), authorize));
-        listen::serve(listener, self.tls, router, self.metrics, stop).await;
+            .layer(from_fn_with_state(Arc::clone(&door), authorize));
+        let calls = Calls { door, invoker: self.invoker, threads: self.threads };
+        listen::serve(listener, self.tls, router, calls, self.metrics, stop).await;
     }
 }
 

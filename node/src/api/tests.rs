@@ -6,17 +6,27 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use bytes::{Buf as _, Bytes};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use nigh_model::access::{ApiToken, Grant, ROLES, Role, Secret, Token, TokenId};
 use nigh_model::{ClusterId, State};
+use nigh_proto::v1;
+use nigh_proto::v1::invoker_server::{Invoker, InvokerServer};
+use nigh_runtime::{Engine, EngineConfig};
+use prost::Message as _;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use tonic::{Status, Streaming};
+
 use super::authorize::{Door, authorize};
-use super::listen;
+use super::listen::{self, Calls};
 use crate::access::Shown;
 use crate::decided::Decided;
 use crate::telemetry::Metrics;
@@ -30,6 +40,35 @@ struct Bench {
     metrics: Metrics,
     roots: RootCertStore,
     _stop: DropGuard,
+    _engine: Engine,
+}
+
+/// The name of the thread that this runs on.
+fn thread() -> String {
+    std::thread::current().name().unwrap_or_default().to_owned()
+}
+
+/// Answers with where it ran.
+struct SaysWhere;
+
+#[tonic::async_trait]
+impl Invoker for SaysWhere {
+    type InvokeStreamStream = futures::stream::Empty<Result<v1::InvokeStreamResponse, Status>>;
+
+    async fn invoke(
+        &self,
+        _: tonic::Request<v1::InvokeRequest>,
+    ) -> Result<tonic::Response<v1::InvokeResponse>, Status> {
+        let body = thread().into();
+        Ok(tonic::Response::new(v1::InvokeResponse { body, ..v1::InvokeResponse::default() }))
+    }
+
+    async fn invoke_stream(
+        &self,
+        _: tonic::Request<Streaming<v1::InvokeStreamRequest>>,
+    ) -> Result<tonic::Response<Self::InvokeStreamStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 fn token(role: Role) -> ApiToken {
@@ -71,7 +110,8 @@ impl Bench {
         let tls = Arc::new(tls);
 
         let metrics = Metrics::new();
-        let door = Door { decided: Decided::new(Arc::new(state())), metrics: metrics.clone() };
+        let decided = Decided::new(Arc::new(state()));
+        let door = Arc::new(Door { decided, metrics: metrics.clone() });
         let who = |request: axum::extract::Request| async move {
             assert!(!request.headers().contains_key("authorization"), "it goes no further");
             let Shown(shown) = request.extensions().get::<Shown>().unwrap();
@@ -79,17 +119,35 @@ impl Bench {
         };
         let router = Router::new()
             .route("/healthz", get(who))
+            .route("/grpc.health.v1.Health/Check", post(async || thread()))
             .route("/metrics", get(who))
             .route("/nigh.v1.Apps/Deploy", post(who))
             .route("/nigh.v1.Access/CreateToken", post(who))
             .route("/nigh.v1.Nobody/Knows", post(who))
-            .layer(from_fn_with_state(Arc::new(door), authorize));
+            .layer(from_fn_with_state(Arc::clone(&door), authorize));
+        let small = EngineConfig { slots: 1, threads: 1, ..EngineConfig::default() };
+        let engine = Engine::new(small).unwrap();
+        let invoker = InvokerServer::new(SaysWhere);
+        let calls = Calls { door, invoker, threads: engine.threads().clone() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let tls: listen::ServerTls = Arc::new(move || Arc::clone(&tls));
-        tokio::spawn(listen::serve(listener, tls, router, metrics.clone(), stop.clone()));
-        Self { address, metrics, roots, _stop: stop.drop_guard() }
+        tokio::spawn(listen::serve(listener, tls, router, calls, metrics.clone(), stop.clone()));
+        Self { address, metrics, roots, _stop: stop.drop_guard(), _engine: engine }
+    }
+
+    /// A connection over TLS that speaks this.
+    async fn connect(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("nigh.internal").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
     }
 
     /// What bytes are answered with, up to the end of the connection.
@@ -105,16 +163,7 @@ impl Bench {
 
     /// The whole answer to a request over TLS and HTTP/1.1.
     async fn ask(&self, line: &str, headers: &str) -> String {
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let name = ServerName::try_from("nigh.internal").unwrap();
-        let connector = TlsConnector::from(Arc::new(config));
-        let mut stream = connector.connect(name, stream).await.unwrap();
+        let mut stream = self.connect(b"http/1.1").await;
         let request = format!(
             "{line} HTTP/1.1\r\nhost: nigh.internal\r\ncontent-length: 0\r\n{headers}connection: close\r\n\r\n"
         );
@@ -205,4 +254,35 @@ async fn who_needs_no_token_is_known_all_the_same() {
     let bench = Bench::start().await;
     assert!(bench.ask("GET /healthz", "").await.ends_with("NO_TOKEN"));
     assert!(bench.ask("GET /healthz", &bearer(Role::Viewer)).await.ends_with("viewer"));
+}
+
+#[tokio::test]
+async fn a_connection_that_calls_moves_to_the_guests_and_takes_nothing_else_there() {
+    let bench = Bench::start().await;
+    let io = TokioIo::new(bench.connect(b"h2").await);
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let ask = async |path: &str| {
+        let no_message = Full::new(Bytes::from_static(&[0; 5]));
+        let request = http::Request::post(format!("https://nigh.internal{path}"))
+            .header("content-type", "application/grpc")
+            .body(no_message)
+            .unwrap();
+        let answer = sender.clone().send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.into_body().collect().await.unwrap().to_bytes()
+    };
+    let called_on = async || {
+        let mut message = ask("/nigh.v1.Invoker/Invoke").await;
+        message.advance(5);
+        String::from_utf8(v1::InvokeResponse::decode(message).unwrap().body.to_vec()).unwrap()
+    };
+    let control = thread();
+    assert_eq!(ask("/grpc.health.v1.Health/Check").await, control);
+    assert_eq!(called_on().await, control, "the first call finds it where it began");
+    for _ in 0..3 {
+        assert_eq!(called_on().await, "guest-0");
+        assert_eq!(ask("/grpc.health.v1.Health/Check").await, control);
+    }
 }

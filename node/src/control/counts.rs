@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use prometheus_client::metrics::histogram::Histogram;
-
 use crate::count::Count;
-use crate::telemetry::durations;
+use crate::telemetry::Durations;
 
 /// Proposals made by this node since its start.
 pub(crate) struct Counts {
@@ -16,7 +14,7 @@ pub(crate) struct Counts {
     /// Not taken by a leader in time.
     pub(crate) unavailable: Count,
     /// How long each of them took.
-    pub(crate) took: Histogram,
+    pub(crate) took: Durations,
 }
 
 /// How a proposal ended.
@@ -37,7 +35,7 @@ impl Counts {
             committed: Count::default(),
             refused: Count::default(),
             unavailable: Count::default(),
-            took: durations(),
+            took: Durations::new(),
         }
     }
 
@@ -49,6 +47,6 @@ impl Counts {
             Ended::Unavailable => &self.unavailable,
         };
         count.add();
-        self.took.observe(took.as_secs_f64());
+        self.took.observe(took);
     }
 }

@@ -90,7 +90,9 @@ impl Three {
                 rtt: None,
                 slots: 1,
                 guest_threads: 1,
+                https: None,
                 compile_threads: 1,
+                loaded_bytes_max: crate::LOADED_BYTES_MAX,
             };
             let disk = Troubled::default();
             let node = Self::node(&config, &disk).await;

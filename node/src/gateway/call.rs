@@ -6,12 +6,13 @@ use http::{Request, Response, header};
 use http_body_util::BodyExt as _;
 use nigh_model::{NodeId, NodeName, Region, RequestId, RevisionId};
 use nigh_placement::Start;
-use nigh_runtime::RequestBody;
+use nigh_runtime::{Describe, RequestBody};
 use tokio::time::Instant;
 
 use super::body::AnswerBody;
 use super::deadline::Deadline;
 use super::forward::{Outbound, Way};
+use super::headers::Description;
 use super::pick::{self, Here, Met};
 use super::problem::Problem;
 use super::reasons::Outcome;
@@ -27,10 +28,10 @@ use crate::telemetry::Place;
 pub(crate) struct Ask {
     /// What is called.
     pub(crate) target: Target,
-    /// The request as the guest shall see it.
+    /// The request as the guest shall see it, but for its description.
     pub(crate) request: Request<RequestBody>,
-    /// Its whole URL.
-    pub(crate) url: String,
+    /// What the guest is told of it besides.
+    pub(crate) description: Description,
     /// Its id.
     pub(crate) request_id: RequestId,
     /// When it arrived.
@@ -88,27 +89,35 @@ impl Gateway {
         let route = ask.began.elapsed();
         match self.prepare(&ask.target, ask.deadline).await {
             Ok(prepared) => {
-                let Ask { target, request, request_id, deadline, .. } = ask;
+                let Ask { target, request, description, request_id, deadline, .. } = ask;
                 let errand = Errand {
                     target: &target,
                     request_id: &request_id,
                     entry: &core.name,
                     deadline,
                 };
-                self.run_here(prepared, errand, request, route).await
+                let describe: Describe = Box::new(move |headers| description.tell(headers));
+                self.run_here(prepared, errand, request, Some(describe), route).await
             }
-            Err(full) if full.reason() == reasons::NO_CAPACITY => {
+            Err(full) if self.may_go_elsewhere(&full) => {
                 Box::pin(self.call_best(ask, Some(full))).await
             }
             Err(problem) => Err(problem),
         }
     }
 
+    /// Whether a call that this node has refused may go to another that is warm.
+    fn may_go_elsewhere(&self, refusal: &Problem) -> bool {
+        refusal.reason() == reasons::NO_CAPACITY
+            || (refusal.reason() == reasons::OVERLOADED && self.core().admission.may_send_on())
+    }
+
     /// Calls a function on the best node, and on the next best when that does not take it.
     /// `full`: this node has refused already.
     async fn call_best(&self, ask: Ask, full: Option<Problem>) -> Result<Answer, Problem> {
         let core = self.core();
-        let Ask { target, request, url, request_id, began, deadline } = ask;
+        let Ask { target, mut request, description, request_id, began, deadline } = ask;
+        description.tell(request.headers_mut());
         let order = self.order(&target, full.is_some());
         let route = began.elapsed();
         let idempotent = is_idempotent(request.method(), request.headers());
@@ -131,7 +140,7 @@ impl Gateway {
                         let request = Request::from_parts(head, reading.boxed_unsync());
                         let (target, request_id, entry) = (&target, &request_id, &core.name);
                         let errand = Errand { target, request_id, entry, deadline };
-                        return self.run_here(prepared, errand, request, route).await;
+                        return self.run_here(prepared, errand, request, None, route).await;
                     }
                     Err(problem) => (Ended::Refused, problem),
                 }
@@ -148,7 +157,7 @@ impl Gateway {
                 let call = Outbound {
                     target: &target,
                     head: &head,
-                    url: &url,
+                    url: &description.url,
                     request_id: &request_id,
                     deadline,
                 };
@@ -190,11 +199,12 @@ impl Gateway {
         prepared: Prepared,
         errand: Errand<'_>,
         request: Request<RequestBody>,
+        describe: Option<Describe>,
         route: std::time::Duration,
     ) -> Result<Answer, Problem> {
         let core = self.core();
         let revision = errand.target.function.revision;
-        let ran = self.run(prepared, errand, request).await?;
+        let ran = self.run(prepared, errand, request, describe).await?;
         let execution = Execution {
             node: core.name.clone(),
             region: core.region.clone(),

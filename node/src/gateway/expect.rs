@@ -15,6 +15,11 @@ use nigh_runtime::{BodyError, RequestBody};
 
 type Read = Option<Result<Frame<Bytes>, BodyError>>;
 
+/// Whether the caller waits to be told to send its body.
+pub(super) fn waits(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::EXPECT)
+}
+
 /// Begins to read the body of a caller that waits to be told so; what came is not lost.
 pub(super) async fn begin(headers: &mut HeaderMap, mut body: RequestBody) -> RequestBody {
     if headers.remove(header::EXPECT).is_none() {

@@ -4,7 +4,7 @@ use http::Uri;
 use nigh_model::route::Route;
 use nigh_model::suggest::nearest;
 
-use super::headers::Matched;
+use super::headers::{Matched, Told};
 use super::problem::Problem;
 use super::reasons;
 use crate::decided::{Decision, Target};
@@ -21,7 +21,7 @@ pub(crate) fn by_path(
     path: &str,
 ) -> Result<(Target, Matched), Problem> {
     if let Some(found) = decision.route(host, path) {
-        return Ok((found.target.clone(), Matched::of(&found)));
+        return Ok((found.target.target.clone(), Matched::of(found)));
     }
     let mut segments = path.trim_start_matches('/').split('/');
     let app = segments.next().unwrap_or_default();
@@ -116,7 +116,7 @@ pub(crate) fn relative(target: &Target, path: &str) -> Result<(Uri, Matched), Pr
         _ => format!("{base}{path}"),
     };
     let uri = whole.parse().map_err(|error| bad(format!("{error}")))?;
-    Ok((uri, Matched { route: route.clone(), base, params: Vec::new() }))
+    Ok((uri, Matched { told: Told::of(route), base, params: Vec::new() }))
 }
 
 #[cfg(test)]

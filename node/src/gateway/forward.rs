@@ -29,7 +29,6 @@ use super::retry::Ended;
 use super::timings::Timings;
 use super::{Gateway, reasons};
 use crate::decided::Target;
-use crate::peer::Lane;
 use crate::telemetry::Metrics;
 
 /// A call as it is sent.
@@ -77,7 +76,8 @@ impl Gateway {
         request: &Arc<Replay>,
     ) -> Way {
         let core = self.core();
-        let Some(channel) = core.peers.channel(to.id, Lane::Invoke) else {
+        let Some(channel) = core.peers.channel_of_thread(to.id, core.engine.threads().here())
+        else {
             let message = format!("node `{}` has left the cluster", to.name);
             return Way::Ended(Ended::Unreached, Problem::new(reasons::PEER_UNREACHABLE, message));
         };

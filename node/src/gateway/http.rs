@@ -1,10 +1,10 @@
 //! Calls over HTTP: from a request to an `Ask`, and from its answer to a response.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
-use http::uri::Authority;
-use http::{HeaderName, HeaderValue, Method, Request, Response, header, request};
+use http::uri::{Authority, Scheme};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Either, Empty, Full};
 use hyper::body::Incoming;
@@ -15,9 +15,11 @@ use tokio::time::Instant;
 use super::body::AnswerBody;
 use super::call::{Answer, Ask, Execution};
 use super::deadline::Deadline;
+use super::headers::Description;
 use super::problem::Problem;
+use super::tls::Preload;
 use super::trace::Trace;
-use super::{Gateway, find, headers, reasons};
+use super::{Gateway, find, headers, reasons, redirect};
 use crate::telemetry::Place;
 
 const NIGH_NODE: HeaderName = HeaderName::from_static("nigh-node");
@@ -26,6 +28,9 @@ const NIGH_ENTRY: HeaderName = HeaderName::from_static("nigh-entry");
 const NIGH_FORWARDED: HeaderName = HeaderName::from_static("nigh-forwarded");
 const NIGH_REVISION: HeaderName = HeaderName::from_static("nigh-revision");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Most headers that a response has besides the function's own.
+const SAID_MAX: usize = 9;
 
 /// A response's body: a function's, or that of a problem.
 pub(crate) type HttpBody = Either<AnswerBody, Full<Bytes>>;
@@ -43,17 +48,37 @@ impl Fixed {
     }
 }
 
+/// What is the same for all calls of a connection.
+pub(crate) struct Connection {
+    /// The caller's address, as guests are told it.
+    pub(super) from: HeaderValue,
+    /// Whether TLS is spoken.
+    pub(super) is_tls: bool,
+    /// The port of HTTPS that callers are told to use instead.
+    pub(super) redirect: Option<u16>,
+    /// What was begun for the first call.
+    pub(super) preload: Option<Preload>,
+}
+
 impl Gateway {
     /// Answers a request.
     pub(crate) async fn http(
         &self,
         request: Request<Incoming>,
-        from: SocketAddr,
+        connection: &Connection,
     ) -> Response<HttpBody> {
         let began = Instant::now();
         let trace = Trace::of(request.headers());
         let is_h1 = request.version() < http::Version::HTTP_2;
-        let ask = self.ask_of(request, &trace, from, began);
+        if let Some(location) = moved(&request, connection) {
+            let mut response = Response::new(Either::Right(Full::default()));
+            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+            response.headers_mut().insert(header::LOCATION, location);
+            response.headers_mut().insert(NIGH_ENTRY, self.core().fixed.entry.clone());
+            trace.write(response.headers_mut());
+            return response;
+        }
+        let ask = self.ask_of(request, &trace, connection, began);
         let (mut response, node) = match self.counted(ask).await {
             Ok(answer) => self.response_of(answer),
             Err(problem) => {
@@ -100,7 +125,7 @@ impl Gateway {
         &self,
         request: Request<Incoming>,
         trace: &Trace,
-        from: SocketAddr,
+        connection: &Connection,
         began: Instant,
     ) -> Result<Ask, Problem> {
         let (mut head, body) = request.into_parts();
@@ -110,18 +135,31 @@ impl Gateway {
         }
         // The HTTP/1 parser counts headers itself, HTTP/2's knows bytes only.
         headers::check_size(&head.headers)?;
-        let host = host_of(&head);
+        let host = host_of(&head.uri, &head.headers);
         let decision = self.core().decided.now();
         let (target, matched) = find::by_path(&decision, host.as_deref(), head.uri.path())?;
+        if let Some(preload) = &connection.preload {
+            self.preload_met(preload, &target.function);
+        }
         self.let_in(&target, &head.headers)?;
-        let url = headers::full_url(&head.uri, host.as_deref());
-        headers::describe(&mut head, &matched, &url, Some(from));
-        trace.write(&mut head.headers);
+        let scheme = connection.is_tls.then_some(Scheme::HTTPS);
+        let url = headers::full_url(&head.uri, scheme.as_ref(), host.as_deref());
+        let description = Description {
+            uri: head.uri.clone(),
+            matched,
+            url,
+            from: Some(connection.from.clone()),
+            trace: trace.clone(),
+            is_tls: connection.is_tls,
+        };
+        if connection.is_tls {
+            headers::over_tls(&mut head, &description.url);
+        }
         let deadline = Deadline::new(began, target.spec.limits.timeout_ms, None);
         Ok(Ask {
             target,
             request: Request::from_parts(head, body_of(body)),
-            url,
+            description,
             request_id: trace.request_id.clone(),
             began,
             deadline,
@@ -138,6 +176,7 @@ impl Gateway {
         };
         let mut response = response.map(Either::Left);
         let headers = response.headers_mut();
+        headers.reserve(SAID_MAX);
         headers.insert(NIGH_REGION, region);
         headers.insert(NIGH_FORWARDED, flag(*forwarded));
         headers.insert(NIGH_REVISION, text(&revision.to_string()));
@@ -147,12 +186,20 @@ impl Gateway {
     }
 }
 
+/// Where the caller is told to go instead.
+fn moved(request: &Request<Incoming>, connection: &Connection) -> Option<HeaderValue> {
+    let port = connection.redirect?;
+    let host = host_of(request.uri(), request.headers());
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    HeaderValue::try_from(redirect::to(host.as_deref(), path, port)?).ok()
+}
+
 /// The host that a caller asked for, if that is one.
-fn host_of(head: &request::Parts) -> Option<String> {
-    if let Some(authority) = head.uri.authority() {
+fn host_of(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    if let Some(authority) = uri.authority() {
         return Some(authority.as_str().to_owned());
     }
-    let host = head.headers.get(header::HOST)?.to_str().ok()?;
+    let host = headers.get(header::HOST)?.to_str().ok()?;
     host.parse::<Authority>().is_ok().then(|| host.to_owned())
 }
 
@@ -178,7 +225,7 @@ mod tests {
 
     fn host(uri: &str, host: &str) -> Option<String> {
         let request = Request::builder().uri(uri).header("host", host).body(()).unwrap();
-        host_of(&request.into_parts().0)
+        host_of(request.uri(), request.headers())
     }
 
     #[test]

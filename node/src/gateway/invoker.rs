@@ -15,6 +15,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::call::{Answer, Ask, Execution};
 use super::deadline::Deadline;
+use super::headers::Description;
 use super::problem::Problem;
 use super::retry::IDEMPOTENCY_KEY;
 use super::stream::{self, Answers};
@@ -144,24 +145,29 @@ impl Gateway {
             Some(length) => drop(headers.insert(header::CONTENT_LENGTH, length.into())),
             None => {}
         }
-        caller.trace.write(&mut headers);
         let given = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let host = given.or(matched.route.host()).unwrap_or("localhost").to_owned();
-        let url = headers::full_url(&uri, Some(&host));
+        let host = given.or(matched.told.host()).unwrap_or("localhost").to_owned();
+        let url = headers::full_url(&uri, None, Some(&host));
         let mut request = Request::builder()
             .method(method)
             .uri(&url)
             .body(body)
             .map_err(|error| bad(format!("`{}` is no URL: {error}", url.escape_debug())))?;
         *request.headers_mut() = headers;
-        let (mut head, body) = request.into_parts();
-        headers::describe(&mut head, &matched, &url, caller.from);
+        let description = Description {
+            uri: request.uri().clone(),
+            matched,
+            url,
+            from: caller.from.map(headers::address),
+            trace: caller.trace.clone(),
+            is_tls: false,
+        };
         let timeout_ms = target.spec.limits.timeout_ms;
         Ok(Ask {
             deadline: Deadline::new(caller.began, timeout_ms, caller.timeout),
             target,
-            request: Request::from_parts(head, body),
-            url,
+            request,
+            description,
             request_id: caller.trace.request_id.clone(),
             began: caller.began,
         })

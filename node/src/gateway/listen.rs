@@ -1,4 +1,4 @@
-//! The HTTP listener: HTTP/1.1 and HTTP/2 on one port, bounded connections, orderly stop.
+//! The listeners of HTTP and HTTPS: HTTP/1.1 and HTTP/2 on one port, bounded connections, orderly stop.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -6,22 +6,28 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use nigh_model::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
+use nigh_runtime::Gathered;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Gateway;
+use super::http::Connection;
 use super::socket::Socket;
+use super::tls::{Handshakes, Preload};
+use super::{Gateway, headers};
 use crate::stopping::Stopping;
 
-/// Most connections at once; one more is closed at once. An idle one costs some 10 KiB.
-const CONNECTIONS_MAX: usize = 16_384;
+/// Most connections at once; one more is closed at once. An idle one costs some 30 KiB, and one
+/// over TLS its buffers besides.
+pub(crate) const CONNECTIONS_MAX: usize = 16_384;
 /// A request's head must be there by then, and an idle connection is closed after it.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Room for a request's head: its headers and its first line.
@@ -44,35 +50,55 @@ const WAITING_MAX: usize = 1_024;
 /// After a failed accept, as when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What is spoken below HTTP at a listener.
+#[derive(Clone)]
+pub(crate) enum Transport {
+    /// Nothing.
+    Plain {
+        /// The port of HTTPS that callers are told to use instead.
+        redirect: Option<u16>,
+    },
+    /// TLS.
+    Tls(Arc<Handshakes>),
+}
+
 /// Answers callers until the node closes; then lets running calls end, however long they take: who
 /// stops the node drops this when it has waited long enough.
-pub(crate) async fn serve_http(listener: TcpListener, gateway: Gateway, stopping: Stopping) {
+pub(crate) async fn serve_http(
+    listener: TcpListener,
+    transport: Transport,
+    gateway: Gateway,
+    stopping: Stopping,
+) {
     let builder = Arc::new(http_server());
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     // Cuts them off when this is dropped.
     let cut = CancellationToken::new();
     let _cut = cut.clone().drop_guard();
     let take = |stream: TcpStream, from: SocketAddr| {
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+        let room = Arc::clone(&gateway.core().connections);
+        let Ok(place) = room.try_acquire_owned() else {
             gateway.core().metrics.connection_refused();
             return;
         };
         stopping.came();
         let (builder, gateway) = (Arc::clone(&builder), gateway.clone());
         let (stopping, cut) = (stopping.clone(), cut.clone());
+        let transport = transport.clone();
         // On the threads of the guests: a call that runs here runs where its connection is.
         let seat = gateway.core().engine.threads().seat();
         let threads = seat.handle().clone();
         let Ok(stream) = stream.into_std() else { return };
         connections.spawn_on(
             async move {
-                let _seat = seat;
+                let (_seat, _place) = (seat, place);
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
-                let served = serve(&builder, stream, from, gateway, stopping, place);
+                let served = begin(&builder, stream, from, transport, gateway, stopping);
+                let mut cut = aside(cut.cancelled());
                 tokio::select! {
+                    biased;
                     () = served => {}
-                    () = cut.cancelled() => {}
+                    _ = cut.next() => {}
                 }
             },
             &threads,
@@ -137,39 +163,78 @@ pub(crate) fn http_server() -> Builder<TokioExecutor> {
     builder
 }
 
-/// Serves one connection to its end.
-async fn serve(
+/// Agrees on what is spoken, and serves.
+async fn begin(
     builder: &Builder<TokioExecutor>,
     stream: TcpStream,
     from: SocketAddr,
+    transport: Transport,
     gateway: Gateway,
     stopping: Stopping,
-    _place: OwnedSemaphorePermit,
 ) {
     // Without it small answers wait for the caller's delayed acknowledgement.
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let address = headers::address(from);
+    match transport {
+        Transport::Plain { redirect } => {
+            let connection = Connection { from: address, is_tls: false, redirect, preload: None };
+            serve(builder, Gathered::new(stream), connection, gateway, stopping).await;
+        }
+        Transport::Tls(handshakes) => {
+            let agreed = handshakes.agree(stream, |host| gateway.preload(host));
+            let Some((stream, preload)) = Box::pin(agreed).await else { return };
+            // Calls look at it only where there is something.
+            let preload = preload.filter(Preload::has_begun);
+            let connection = Connection { from: address, is_tls: true, redirect: None, preload };
+            Box::pin(serve(builder, stream, connection, gateway, stopping)).await;
+        }
+    }
+}
+
+/// What is waited for beside a connection: looked at when it has something to say, and not whenever a
+/// call comes.
+pub(crate) fn aside<F: Future<Output = ()>>(event: F) -> FuturesUnordered<F> {
+    FuturesUnordered::from_iter([event])
+}
+
+/// Serves one connection to its end.
+async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    builder: &Builder<TokioExecutor>,
+    stream: S,
+    connection: Connection,
+    gateway: Gateway,
+    stopping: Stopping,
+) {
+    let connection = Arc::new(connection);
+    let caller = Arc::clone(&connection);
     let open = gateway.core().metrics.connections().clone();
     open.inc();
     // Set by the first call over HTTP/2: such a connection is told by GOAWAY that it ends, and
     // loses nothing. One over HTTP/1.1 is told with its next answer.
     let is_h2 = CancellationToken::new();
+    // Shared with no other connection: a token has a lock inside, which all threads of guests would take.
+    let leaving = Arc::new(stopping.leaving.child_token());
+    let is_gathered = nigh_runtime::gathers();
     let (seen, asked) = (is_h2.clone(), stopping.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let gateway = gateway.clone();
-        let stopping = asked.clone();
-        stopping.came();
+        let (gateway, connection) = (gateway.clone(), Arc::clone(&connection));
+        let leaving = Arc::clone(&leaving);
+        asked.came();
         let is_h1 = request.version() < http::Version::HTTP_2;
         if !is_h1 {
             seen.cancel();
         }
         async move {
-            let mut response = gateway.http(request, from).await;
-            // Other calls that have come to this thread run first: answers are then written one after
-            // the other, and a caller with many of them wakes up once.
-            tokio::task::yield_now().await;
-            if is_h1 && stopping.leaving.is_cancelled() {
+            // Boxed: a connection without a call has no room for one.
+            let mut response = Box::pin(gateway.http(request, &connection)).await;
+            if !is_gathered || !is_h1 {
+                // Other calls that have come to this thread run first: answers are then written one
+                // after the other, and a caller with many of them wakes up once.
+                tokio::task::yield_now().await;
+            }
+            if is_h1 && leaving.is_cancelled() {
                 let close = http::HeaderValue::from_static("close");
                 response.headers_mut().insert(http::header::CONNECTION, close);
             }
@@ -182,10 +247,12 @@ async fn serve(
             () = async { tokio::join!(stopping.leaving.cancelled(), is_h2.cancelled()); } => {}
         }
     };
+    let mut told = aside(told);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(Socket::new(stream)), service));
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
-        () = told => {
+        _ = told.next() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -193,6 +260,6 @@ async fn serve(
     open.dec();
     if let Err(error) = ended {
         // A caller that goes, or sends what is no HTTP, is nothing to look into.
-        tracing::debug!(%from, %error, "connection ended");
+        tracing::debug!(from = ?caller.from, %error, "connection ended");
     }
 }

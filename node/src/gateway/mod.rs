@@ -23,6 +23,7 @@ mod pick;
 mod problem;
 pub(crate) mod reasons;
 mod receive;
+mod redirect;
 mod remote;
 mod replay;
 mod retry;
@@ -32,20 +33,27 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod timings;
+mod tls;
 mod trace;
 
 use std::sync::Arc;
 
 use nigh_model::{ClusterId, NodeId, NodeName, Region};
 use nigh_runtime::Engine;
+use tokio::sync::Semaphore;
 
 pub(crate) use admit::Admission;
+pub(crate) use headers::Told;
 pub(crate) use invoker::public_invoke_service;
-pub(crate) use listen::{http_server, serve_http};
+pub(crate) use listen::{CONNECTIONS_MAX, Transport, aside, http_server, serve_http};
 pub(crate) use reasons::{Outcome, Reason, reason_names};
 pub(crate) use receive::peer_invoke_service;
 pub(crate) use socket::Socket;
 pub(crate) use timings::Timings;
+pub use tls::{BadPair, HttpsError, make_certificate};
+pub(crate) use tls::{
+    Certificates, Handshakes, LOOK_INTERVAL, Reader, TLS_HANDSHAKE, Unagreed, refuse_plain,
+};
 
 use crate::agent::Shelf;
 use crate::decided::Decided;
@@ -102,6 +110,9 @@ struct Core {
     slots: u32,
     admission: Arc<Admission>,
     retries: retry::Budget,
+    /// Room for connections, whatever is spoken on them.
+    connections: Arc<Semaphore>,
+    preloads: tls::Preloads,
     fixed: http::Fixed,
 }
 
@@ -123,6 +134,7 @@ impl Gateway {
             slots,
         } = parts;
         let fixed = http::Fixed::new(&name, &region);
+        let admission = Arc::new(Admission::new(engine.threads()));
         let core = Core {
             own,
             name,
@@ -136,8 +148,10 @@ impl Gateway {
             logs,
             metrics,
             slots,
-            admission: Arc::default(),
+            admission,
             retries: retry::Budget::default(),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            preloads: tls::Preloads::default(),
             fixed,
         };
         Self { core: Arc::new(core) }

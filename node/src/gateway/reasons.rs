@@ -77,6 +77,7 @@ reasons! {
     ANSWER_TOO_LARGE 502 Internal FunctionError "http_response_body_size": "The answer does not fit one gRPC message.";
     PEER_LOST 502 Internal Failed "connection_terminated": "The connection to the node that ran the call broke.";
     NOT_ACTIVE 503 Unavailable Refused "destination_unavailable": "The app has no active revision yet.";
+    OVERLOADED 503 Exhausted Refused "connection_limit_reached": "The node has more to do than it can in time.";
     NO_CAPACITY 503 Exhausted Refused "connection_limit_reached": "The node runs as many calls as it can.";
     NO_INSTANCE_SLOT 503 Exhausted Refused "connection_limit_reached": "The node has no room for another instance.";
     NO_NODE 503 Unavailable Failed "destination_unavailable": "No node that may run the function has it.";

@@ -143,7 +143,7 @@ async fn run(gateway: Gateway, prepared: Prepared, call: Incoming, body: Request
     let Incoming { target, request_id, entry, deadline, head } = call;
     let errand = Errand { target: &target, request_id: &request_id, entry: &entry, deadline };
     let is_head = head.method() == Method::HEAD;
-    match gateway.run(prepared, errand, head.map(|()| body)).await {
+    match gateway.run(prepared, errand, head.map(|()| body), None).await {
         Ok(ran) => frames_of(ran, is_head),
         Err(problem) if problem.reason() == reasons::NO_INSTANCE_SLOT => refused(&problem),
         Err(problem) => once(Part::Failed((&problem).into())),

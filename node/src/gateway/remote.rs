@@ -3,7 +3,8 @@
 use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream as _;
@@ -11,7 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use nigh_model::{NodeId, NodeName};
 use nigh_proto::convert;
 use nigh_proto::peer::v1::{AnswerFrame, answer_frame::Part};
-use tokio::time::{Sleep, sleep_until};
+use tokio::runtime::Handle;
+use tokio::time::{Sleep, sleep_until, timeout};
 use tonic::Streaming;
 
 use super::deadline::{Deadline, GRACE};
@@ -20,14 +22,22 @@ use super::reasons;
 use super::replay::Replay;
 use crate::peer::Peers;
 
+/// How long the end of an exchange is waited for when the whole answer is there.
+const END_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Frames that may come behind an answer: its end, and that of the stream.
+const FRAMES_BEHIND_MAX: usize = 4;
+
 /// The body of an answer that comes from another node.
 pub(crate) struct Remote {
-    frames: Streaming<AnswerFrame>,
+    /// None when it was let go.
+    frames: Option<Streaming<AnswerFrame>>,
     from: Arc<From>,
     /// What is left of the declared length; tells the server how to frame the answer.
     left: Option<u64>,
     late: Pin<Box<Sleep>>,
     done: bool,
+    /// Whether the node has said that this is all.
+    ended: bool,
 }
 
 /// Which node answers, and what must go on while it does.
@@ -76,7 +86,8 @@ impl Remote {
         content_length: Option<u64>,
     ) -> Self {
         let late = Box::pin(sleep_until(from.deadline.at + GRACE));
-        Self { frames, from, left: content_length, late, done: false }
+        let frames = Some(frames);
+        Self { frames, from, left: content_length, late, done: false, ended: false }
     }
 
     fn take(&mut self, frame: AnswerFrame) -> Option<Result<Frame<Bytes>, Problem>> {
@@ -91,7 +102,10 @@ impl Remote {
                 Ok(map) => Ok(Frame::trailers(map)),
                 Err(error) => Err(self.from.lost(&error.to_string())),
             },
-            Some(Part::End(_)) => return None,
+            Some(Part::End(_)) => {
+                self.ended = true;
+                return None;
+            }
             Some(Part::Failed(problem)) => Err(self.from.failed(problem)),
             Some(Part::Head(_) | Part::Refused(_)) | None => {
                 Err(self.from.lost("it sent a frame out of turn"))
@@ -112,7 +126,8 @@ impl Body for Remote {
         if this.done {
             return Poll::Ready(None);
         }
-        let next = match Pin::new(&mut this.frames).poll_next(context) {
+        let Some(frames) = &mut this.frames else { return Poll::Ready(None) };
+        let next = match Pin::new(frames).poll_next(context) {
             Poll::Ready(Some(Ok(frame))) => this.take(frame),
             Poll::Ready(Some(Err(status))) => {
                 this.from.peers.failed(this.from.id);
@@ -138,5 +153,28 @@ impl Body for Remote {
 
     fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// A server that was told the length of an answer takes no more than that. The exchange is read to its end
+/// all the same: to break it off would be a reset of its stream, of which a connection bears only so many
+/// before it is closed as under attack (CVE-2023-44487, CVE-2025-8671).
+impl Drop for Remote {
+    fn drop(&mut self) {
+        let is_whole = self.ended || self.left == Some(0);
+        let Some(mut frames) = self.frames.take().filter(|_| is_whole) else { return };
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..FRAMES_BEHIND_MAX {
+            match Pin::new(&mut frames).poll_next(&mut context) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => return,
+                Poll::Pending => break,
+            }
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(timeout(END_WAIT_MAX, async move {
+                while let Ok(Some(_)) = frames.message().await {}
+            }));
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! A call run on this node: admitted, taken from the shelf, handed to the runtime.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
 use nigh_model::{NodeName, RequestId};
-use nigh_runtime::{Call, Failure, Loaded, RequestBody};
+use nigh_runtime::{Call, Describe, Failure, Loaded, RequestBody};
 use tokio::time::{Instant, timeout_at};
 
-use super::admit::{Door, Place, QUEUE_WAIT_MAX, RETRY_AFTER};
+use super::admit::{Door, Overloaded, Pass, Patience, Place, RETRY_AFTER, TooManyLoading};
 use super::body::AnswerBody;
 use super::deadline::Deadline;
 use super::problem::Problem;
@@ -22,6 +24,7 @@ use crate::telemetry::Origin;
 pub(crate) struct Prepared {
     loaded: Loaded,
     door: Arc<Door>,
+    pass: Pass,
     place: Place,
     cold: bool,
     queue: Duration,
@@ -63,9 +66,16 @@ impl Gateway {
                 format!("node `{}` runs {} calls, as many as it can", core.name, core.slots);
             return Err(self.refusal(reasons::NO_CAPACITY, message).retry_after(RETRY_AFTER));
         }
-        let began = Instant::now();
         let door = core.admission.door(&target.function, &target.spec);
-        let place = door.enter(deadline.at.min(began + QUEUE_WAIT_MAX)).await.map_err(|_full| {
+        let pass = core.admission.pass(&door).map_err(|Overloaded(after)| {
+            let message = format!("node `{}` has more to do than it can in time", core.name);
+            self.refusal(reasons::OVERLOADED, message).retry_after(after)
+        })?;
+        // Before a place is taken: what waits for a load runs nothing.
+        let Taken { loaded, cold, waited } = self.take(target, deadline).await?;
+        let patience = if cold { Patience::Loaded } else { Patience::Short };
+        let began = Instant::now();
+        let place = door.enter(deadline.at, patience).await.map_err(|_full| {
             let message = format!(
                 "{} calls of `{}/{}` run on node `{}`, as many as may (limits.concurrency)",
                 target.spec.limits.concurrency, target.app, target.function.function, core.name
@@ -73,20 +83,35 @@ impl Gateway {
             self.refusal(reasons::CONCURRENCY_LIMIT, message).retry_after(RETRY_AFTER)
         })?;
         let queue = began.elapsed();
-        let taking = core.shelf.take(&target.app, &target.function, &target.spec);
-        let Taken { loaded, cold, waited } = match timeout_at(deadline.at, taking).await {
-            Ok(Ok(taken)) => taken,
-            Ok(Err(ShelfError::NotHere)) => {
-                let message = format!("`{}` is not on node `{}`", target.function, core.name);
-                return Err(self.refusal(reasons::NOT_HERE, message));
+        Ok(Prepared { loaded, door, pass, place, cold, queue, start: waited })
+    }
+
+    /// Takes the function from the shelf, after a load if it is cold.
+    async fn take(&self, target: &Target, deadline: Deadline) -> Result<Taken, Problem> {
+        let core = self.core();
+        let mut taking = pin!(core.shelf.take(&target.app, &target.function, &target.spec));
+        let taken = match futures::poll!(taking.as_mut()) {
+            Poll::Ready(taken) => taken,
+            Poll::Pending => {
+                let _room = core.admission.loading().map_err(|TooManyLoading| {
+                    let message = format!("too many calls wait for a load on node `{}`", core.name);
+                    self.refusal(reasons::NO_CAPACITY, message).retry_after(RETRY_AFTER)
+                })?;
+                timeout_at(deadline.at, taking)
+                    .await
+                    .map_err(|_| deadline.problem(&core.name, "the function was loaded"))?
             }
-            Ok(Err(ShelfError::Failed(why))) => {
-                let message = format!("`{}` on node `{}`: {why}", target.function, core.name);
-                return Err(self.refusal(reasons::LOAD_FAILED, message).retry_after(RETRY_AFTER));
-            }
-            Err(_) => return Err(deadline.problem(&core.name, "the function was loaded")),
         };
-        Ok(Prepared { loaded, door, place, cold, queue, start: waited })
+        taken.map_err(|error| match error {
+            ShelfError::NotHere => {
+                let message = format!("`{}` is not on node `{}`", target.function, core.name);
+                self.refusal(reasons::NOT_HERE, message)
+            }
+            ShelfError::Failed(why) => {
+                let message = format!("`{}` on node `{}`: {why}", target.function, core.name);
+                self.refusal(reasons::LOAD_FAILED, message).retry_after(RETRY_AFTER)
+            }
+        })
     }
 
     /// Starts a guest and waits for the head of its answer.
@@ -95,9 +120,10 @@ impl Gateway {
         prepared: Prepared,
         errand: Errand<'_>,
         request: Request<RequestBody>,
+        describe: Option<Describe>,
     ) -> Result<Ran, Problem> {
         let core = self.core();
-        let Prepared { loaded, door, place, cold, queue, start } = prepared;
+        let Prepared { loaded, door, pass, place, cold, queue, start } = prepared;
         let Errand { target, request_id, entry, deadline } = errand;
         let origin = Origin {
             app: target.app.clone(),
@@ -105,11 +131,15 @@ impl Gateway {
             request_id: request_id.clone(),
         };
         let (mut head, body) = request.into_parts();
-        let Ok(body) = timeout_at(deadline.at, expect::begin(&mut head.headers, body)).await else {
-            return Err(deadline.problem(&core.name, "the request body was waited for"));
+        let body = if expect::waits(&head.headers) {
+            let begun = timeout_at(deadline.at, expect::begin(&mut head.headers, body)).await;
+            begun.map_err(|_| deadline.problem(&core.name, "the request body was waited for"))?
+        } else {
+            body
         };
         let call = Call {
             request: Request::from_parts(head, body),
+            describe,
             limits: target.spec.limits,
             deadline: deadline.at,
             env: Arc::clone(&door.env),
@@ -119,7 +149,12 @@ impl Gateway {
             guard: Some(Box::new(place)),
         };
         let began = Instant::now();
-        let result = loaded.call(call).await;
+        if deadline.is_over(began) {
+            // Nobody waits for what it would do.
+            return Err(deadline.problem(&core.name, "it waited for its turn"));
+        }
+        let result = pass.watch(loaded.call(call)).await;
+        drop(pass);
         let timings = Timings { queue, start, exec: began.elapsed(), ..Timings::default() };
         core.metrics.ran(&timings, cold);
         let (status, result) = match result {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// A connection that has not begun by then is closed: nothing has come, or only a part of what
 /// tells HTTP/2 from HTTP/1, for which the server waits without a limit of its own.
@@ -17,6 +17,8 @@ const BEGIN_WAIT_MAX: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A caller that takes no byte for this long is gone, or means harm.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+/// So does one that takes fewer bytes while it is waited for as long: 1 KiB a second.
+const WRITE_BYTES_MIN: usize = 32 << 10;
 /// After the last answer what still comes is read and dropped for this long: closing a socket
 /// with unread bytes resets it, and a reset can overtake the answer (RFC 9112 §9.6).
 const LINGER_MAX: Duration = Duration::from_secs(1);
@@ -28,10 +30,22 @@ pub(crate) struct Socket<S> {
     stream: S,
     /// Runs until it is told which HTTP is spoken, with how much of the preface has come.
     silence: Option<(Pin<Box<Sleep>>, usize)>,
-    /// Runs while the caller takes nothing.
-    stall: Option<Pin<Box<Sleep>>>,
+    /// Since when the caller is behind.
+    stall: Option<Stall>,
     /// Runs after the last byte was sent, with what may still be dropped.
     linger: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+/// A caller that is behind.
+struct Stall {
+    /// Runs out when it was waited for too long.
+    sleep: Pin<Box<Sleep>>,
+    /// Since when it takes nothing.
+    since: Option<Instant>,
+    /// How long it was waited for before that.
+    waited: Duration,
+    /// What it has taken meanwhile, in bytes.
+    taken: usize,
 }
 
 impl<S> Socket<S> {
@@ -41,19 +55,43 @@ impl<S> Socket<S> {
         Self { stream, silence, stall: None, linger: None }
     }
 
-    /// Passes on the result of a write, unless the caller has taken nothing for too long.
-    fn watch<T>(
+    /// Passes on the result of a write, unless the caller has been too slow for too long.
+    fn watch(
         &mut self,
-        poll: Poll<io::Result<T>>,
+        poll: Poll<io::Result<usize>>,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if poll.is_ready() {
-            self.stall = None;
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = &poll {
+            let taken = written.as_ref().copied().unwrap_or(0);
+            self.stall.take_if(|stall| stall.is_over(taken));
             return poll;
         }
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL_MAX)));
-        ready!(stall.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the caller takes no bytes")))
+        ready!(self.stall.get_or_insert_with(Stall::new).poll(context));
+        Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the caller takes too few bytes")))
+    }
+}
+
+impl Stall {
+    fn new() -> Self {
+        let sleep = Box::pin(sleep(WRITE_STALL_MAX));
+        Self { sleep, since: None, waited: Duration::ZERO, taken: 0 }
+    }
+
+    /// The caller has taken something: whether that is enough.
+    fn is_over(&mut self, taken: usize) -> bool {
+        self.waited += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.taken += taken;
+        self.taken >= WRITE_BYTES_MIN
+    }
+
+    /// The caller takes nothing: ready when it was waited for too long.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.since.is_none() {
+            let now = Instant::now();
+            self.since = Some(now);
+            self.sleep.as_mut().reset(now + WRITE_STALL_MAX.saturating_sub(self.waited));
+        }
+        self.sleep.as_mut().poll(context)
     }
 }
 
@@ -158,6 +196,35 @@ mod tests {
     async fn a_caller_that_sends_a_part_of_the_preface_is_not_waited_for() {
         let second = second_read(b"PRI * HT").await.unwrap();
         assert_eq!(second.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    /// Writes until the caller is given up, while it takes so much every ten seconds; how long that takes.
+    async fn stalls_after(each: usize) -> Option<Duration> {
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        let mut socket = Socket::new(near);
+        let writing = tokio::spawn(async move {
+            let began = Instant::now();
+            let written = socket.write_all(&[0; 1 << 20]).await;
+            written.is_err().then(|| began.elapsed())
+        });
+        let reading = async {
+            let mut taken = vec![0; each];
+            while far.read_exact(&mut taken).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+        };
+        tokio::select! {
+            given_up = writing => given_up.unwrap(),
+            () = reading => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_takes_its_answer_by_the_drop_is_given_up() {
+        let about = |seconds| move |took: Duration| took.as_secs().abs_diff(seconds) <= 1;
+        assert!(stalls_after(2 << 20).await.is_none());
+        assert!(stalls_after(20 << 10).await.is_none(), "slow, and not too slow");
+        assert!(stalls_after(100).await.is_some_and(about(30)), "it takes a little each time");
     }
 
     #[tokio::test]

@@ -38,7 +38,7 @@ impl Trace {
         let given = contexts.next().filter(|value| is_traceparent(value.as_bytes()));
         let traceparent = match (given, contexts.next()) {
             (Some(one), None) => one.clone(),
-            _ => made([clock::random(), clock::random(), clock::random()]),
+            _ => made(clock::random_bytes()),
         };
         Self { request_id, request_id_value, traceparent }
     }
@@ -51,10 +51,15 @@ impl Trace {
 }
 
 /// A new context, not sampled: nobody has asked for a record of it.
-fn made(random: [u64; 3]) -> HeaderValue {
+fn made(mut random: [u8; 24]) -> HeaderValue {
     // An id of zeros is not valid.
-    let text = format!("00-{:016x}{:016x}-{:016x}-00", random[0], random[1] | 1, random[2] | 1);
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    random[15] |= 1;
+    random[23] |= 1;
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    // Each fits its place.
+    let _ = hex::encode_to_slice(&random[..16], &mut text[3..35]);
+    let _ = hex::encode_to_slice(&random[16..], &mut text[36..52]);
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
 /// Whether this is a trace context, of version 00 or one that begins like it.
@@ -107,7 +112,7 @@ mod tests {
         assert_ne!(doubled.traceparent, GOOD);
         assert!(is_traceparent(doubled.traceparent.as_bytes()));
         assert_ne!(trace(&[]).request_id, trace(&[]).request_id);
-        assert!(is_traceparent(made([0, 0, 0]).as_bytes()));
+        assert!(is_traceparent(made([0; 24]).as_bytes()));
     }
 
     #[test]

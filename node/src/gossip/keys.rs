@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use nigh_model::{GossipKeyId, Region, RevisionId, Zone};
 use nigh_proto::PEER_PROTOCOL;
+use nigh_runtime::FINGERPRINT_DIGITS;
 
 use super::filter::Filter;
 use crate::seen::{DiskReport, DiskState, IdentityReport, KeysInUse, Load, Report, Room};
@@ -28,6 +29,7 @@ const KEYS: &str = "keys";
 const NO_KEY: &str = "-";
 const DISK: &str = "disk";
 const ROOM: &str = "room";
+const ENGINE: &str = "engine";
 
 /// Keys whose change others wait for: it is told at once instead of with the next round.
 pub(super) const URGENT: [&str; 5] = [PHASE, SETTLED, WARM, READY, KEYS];
@@ -55,7 +57,7 @@ pub(super) fn fixed(region: &Region, zone: Option<&Zone>) -> Vec<(String, String
 
 /// A report as keys and values. CPU is rounded to 0.001, memory and room to MiB; what is not known
 /// is an empty value.
-pub(super) fn encode(report: &Report) -> [(&'static str, String); 10] {
+pub(super) fn encode(report: &Report) -> [(&'static str, String); 11] {
     let phase = if report.draining { DRAINING } else { SERVING };
     let version = report.version.char_indices();
     let version = version.take_while(|(at, c)| at + c.len_utf8() <= VERSION_BYTES_MAX);
@@ -70,6 +72,7 @@ pub(super) fn encode(report: &Report) -> [(&'static str, String); 10] {
         (KEYS, encode_keys(report.keys)),
         (DISK, encode_disk(report.disk)),
         (ROOM, report.room.as_ref().map(encode_room).unwrap_or_default()),
+        (ENGINE, report.engine.clone()),
     ]
 }
 
@@ -89,6 +92,7 @@ pub(super) fn decode<'k>(get: impl Fn(&str) -> Option<&'k str>) -> Report {
     };
     let (settled, lag) = get(SETTLED).and_then(decode_settled).unwrap_or_default();
     let version = get(VERSION).filter(|version| version.len() <= VERSION_BYTES_MAX);
+    let engine = get(ENGINE).filter(|engine| engine.len() <= FINGERPRINT_DIGITS);
     Report {
         load: get(LOAD).and_then(decode_load).unwrap_or_default(),
         draining: matches!(get(PHASE), Some(DRAINING | LEFT)),
@@ -101,6 +105,7 @@ pub(super) fn decode<'k>(get: impl Fn(&str) -> Option<&'k str>) -> Report {
         keys: get(KEYS).and_then(decode_keys).unwrap_or_default(),
         disk: get(DISK).and_then(decode_disk).unwrap_or_default(),
         room: get(ROOM).and_then(decode_room),
+        engine: engine.unwrap_or_default().to_owned(),
     }
 }
 
@@ -239,7 +244,7 @@ mod tests {
             certificate in proptest::option::of((any::<u64>(), any::<u32>(), any::<u32>())),
             newest: Option<u64>, sending: Option<u64>,
             (state, sync_ms) in (0..3_usize, any::<u32>()),
-            room in proptest::option::of(room())) -> Report {
+            room in proptest::option::of(room()), engine in "[0-9a-f]{0,16}") -> Report {
             let id = |id: Option<u64>| id.map(GossipKeyId);
             let keys = KeysInUse { newest: id(newest), sending: id(sending) };
             let identity = certificate.map(|(expires_ms, issuer, newest)| {
@@ -249,6 +254,7 @@ mod tests {
             let disk = DiskReport { state, sync_ms };
             Report {
                 load, draining, settled, lag, warm, ready, version, identity, keys, disk, room,
+                engine,
             }
         }
     }
@@ -260,8 +266,9 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_a_panic(texts in vec("\\PC{0,60}", 10), numbers in "[0-9 ]{0,90}") {
-            let keys = [PHASE, VERSION, LOAD, SETTLED, WARM, READY, IDENTITY, KEYS, DISK, ROOM];
+        fn any_text_is_read_without_a_panic(texts in vec("\\PC{0,60}", 11), numbers in "[0-9 ]{0,90}") {
+            let keys =
+                [PHASE, VERSION, LOAD, SETTLED, WARM, READY, IDENTITY, KEYS, DISK, ROOM, ENGINE];
             let mut pairs: Vec<_> = keys.into_iter().zip(texts).collect();
             back(&pairs);
             for at in [2, 3, 6, 7, 8, 9] {
@@ -319,6 +326,7 @@ mod tests {
                 sending: Some(GossipKeyId(u64::MAX)),
             },
             room: Some(Room { data_bytes: 1 << 50, free_bytes: 1 << 50, size_bytes: 1 << 50 }),
+            engine: "f".repeat(FINGERPRINT_DIGITS),
         };
         let region = Region::new("r".repeat(32)).unwrap();
         let zone = Zone::new("z".repeat(32)).unwrap();

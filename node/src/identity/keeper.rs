@@ -126,6 +126,11 @@ impl Own {
         Ok(())
     }
 
+    /// The certificate, its key and whom to trust, as they are now.
+    pub(super) fn material(&self) -> Material {
+        self.held().clone()
+    }
+
     fn held(&self) -> MutexGuard<'_, Material> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }

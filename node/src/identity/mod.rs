@@ -2,23 +2,27 @@
 //! that both ends of a peer connection speak.
 //!
 //! `authority` signs, `certificate` reads what was signed, `sealed` keeps the authority's key on
-//! disk, `folder` holds all of it, `tls` makes configurations of it, `keeper` renews. What a node
-//! is allowed to ask is not decided here: see `peer/gate.rs`.
+//! disk, `folder` holds all of it, `tls` makes configurations of it, `keeper` renews, `attest` signs
+//! what a node compiled. What a node is allowed to ask is not decided here: see `peer/gate.rs`.
 
+mod attest;
 mod authority;
 mod begin;
 mod certificate;
 mod folder;
 mod keeper;
 mod sealed;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tls;
 
+pub(crate) use attest::{Attestation, Statement, Unproven};
 pub(crate) use authority::{Request, Signer, Subject};
 pub(crate) use begin::{Beginning, Begun, begin, begun};
 pub(crate) use certificate::Leaf;
 pub(crate) use folder::{IdentityFolder, authorities_pem};
 pub(crate) use keeper::{Keeper, Own, hosts, subject};
-pub(crate) use tls::{Material, Tls, pinned_client};
+pub(crate) use tls::{Material, Tls, pinned_client, provider};
 
 use nigh_model::{ClusterId, Kind, NodeId};
 use rustls::pki_types::ServerName;

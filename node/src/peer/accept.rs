@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nigh_model::NodeId;
+use nigh_runtime::{Gathered, Mover};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -16,7 +17,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 
 use super::farewell::Farewell;
 use super::gate::is_member;
@@ -45,7 +45,7 @@ pub(crate) struct Caller {
 
 /// A connection from another node, or from one that wants to become one.
 pub(crate) struct PeerStream {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Gathered>,
     caller: Caller,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _room: OwnedSemaphorePermit,
@@ -84,7 +84,7 @@ pub(crate) fn accept(
     strangers: Arc<Strangers>,
     farewell: Farewell,
     stop: CancellationToken,
-) -> ReceiverStream<io::Result<PeerStream>> {
+) -> ReceiverStream<PeerStream> {
     let (taken, stream) = mpsc::channel(QUEUE);
     let cuts = Cuts::default();
     tokio::spawn(keep_cutting(cuts.clone(), decided, farewell, stop.clone()));
@@ -131,7 +131,7 @@ struct Door {
     tls: Arc<Tls>,
     strangers: Arc<Strangers>,
     cuts: Cuts,
-    taken: mpsc::Sender<io::Result<PeerStream>>,
+    taken: mpsc::Sender<PeerStream>,
     room: Arc<Semaphore>,
 }
 
@@ -148,7 +148,7 @@ impl Door {
                     let cut = Box::pin(cut.cancelled_owned());
                     let stream = PeerStream { stream, caller, cut, _room: room };
                     // Nobody waits for it any more when the server stops.
-                    let _ = self.taken.send(Ok(stream)).await;
+                    let _ = self.taken.send(stream).await;
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(%from, %error, "a handshake at the peer port failed");
@@ -162,9 +162,10 @@ impl Door {
     async fn shake(
         &self,
         stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Caller, CancellationToken)> {
+    ) -> io::Result<(TlsStream<Gathered>, Caller, CancellationToken)> {
         stream.set_nodelay(true)?;
-        let stream = TlsAcceptor::from(self.tls.peer_server()).accept(stream).await?;
+        let acceptor = TlsAcceptor::from(self.tls.peer_server());
+        let stream = acceptor.accept(Gathered::new(stream)).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let Some(shown) = shown else {
             let caller = Caller { node: None };
@@ -180,15 +181,17 @@ impl Door {
     }
 }
 
-impl Connected for PeerStream {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
+impl PeerStream {
+    /// Who is at the other end.
+    pub(super) fn caller(&self) -> Caller {
         self.caller
     }
-}
 
-impl PeerStream {
+    /// What moves it to another scheduler.
+    pub(super) fn mover(&self) -> Mover {
+        self.stream.get_ref().0.mover()
+    }
+
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.cut.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),

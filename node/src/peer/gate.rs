@@ -23,7 +23,7 @@ const OPEN: &str = "/nigh.peer.v1.Control/Join";
 /// Whether this node is a member, as far as the state says. Ids are log indexes: one that is
 /// ahead of the state belongs to a node that this one has not heard of yet, and its certificate
 /// says that the cluster has admitted it.
-pub(super) fn is_member(state: &State, node: NodeId) -> bool {
+pub(crate) fn is_member(state: &State, node: NodeId) -> bool {
     state.cluster.is_none() || node.0 > state.applied || state.nodes.contains_key(&node)
 }
 

@@ -12,7 +12,7 @@ mod pool;
 mod server;
 mod strangers;
 
-pub(crate) use gate::{NODE_REMOVED, caller};
+pub(crate) use gate::{NODE_REMOVED, caller, is_member};
 pub(crate) use link::Link;
 pub(crate) use ping::keep_measuring;
 pub(crate) use pool::{Lane, Peers};

@@ -53,6 +53,10 @@ pub(crate) struct Peers {
     inner: Arc<Inner>,
 }
 
+/// What a connection is kept by. One for calls is there once for each thread of guests: what is called on a
+/// thread is awaited there.
+type Key = (NodeId, Lane, Option<usize>);
+
 /// A connection, and where it leads.
 type Kept = (Arc<Way>, Channel);
 
@@ -61,7 +65,7 @@ struct Inner {
     link: Link,
     /// None only in tests of what goes through the connections.
     tls: Option<Arc<Tls>>,
-    channels: Mutex<HashMap<(NodeId, Lane), Kept>>,
+    channels: Mutex<HashMap<Key, Kept>>,
     ways: Mutex<HashMap<NodeId, Arc<Way>>>,
     health: Mutex<HashMap<NodeId, Arc<Health>>>,
     /// Addresses at which nodes have said who they are; they may be newer than the registry's.
@@ -117,6 +121,16 @@ impl Peers {
 
     /// The connection of this lane to a node; none when no such node is registered.
     pub(crate) fn channel(&self, to: NodeId, lane: Lane) -> Option<Channel> {
+        self.channel_of(to, lane, None)
+    }
+
+    /// The connection for calls that come to this thread of guests, to be asked for there: it is served by
+    /// the thread's own scheduler.
+    pub(crate) fn channel_of_thread(&self, to: NodeId, thread: Option<usize>) -> Option<Channel> {
+        self.channel_of(to, Lane::Invoke, thread)
+    }
+
+    fn channel_of(&self, to: NodeId, lane: Lane, thread: Option<usize>) -> Option<Channel> {
         let decision = self.inner.decided.now();
         let node = decision.state.nodes.get(&to)?;
         let mut addresses = node.addresses.peers();
@@ -126,7 +140,7 @@ impl Peers {
             addresses.retain(|address| *address != met.address);
             addresses.insert(0, met.address);
         }
-        Some(self.pooled(to, lane, addresses, Some(&node.region)))
+        Some(self.pooled((to, lane, thread), addresses, Some(&node.region)))
     }
 
     /// The host by which a node was reached last, of those that the registry has of it; none
@@ -163,24 +177,19 @@ impl Peers {
         address: &str,
         region: Option<&Region>,
     ) -> Channel {
-        let given = || self.pooled(to, lane, vec![address.to_owned()], region);
+        let given = || self.pooled((to, lane, None), vec![address.to_owned()], region);
         self.channel(to, lane).unwrap_or_else(given)
     }
 
-    fn pooled(
-        &self,
-        to: NodeId,
-        lane: Lane,
-        addresses: Vec<String>,
-        region: Option<&Region>,
-    ) -> Channel {
+    fn pooled(&self, key: Key, addresses: Vec<String>, region: Option<&Region>) -> Channel {
+        let to = key.0;
         let way = self.way(to, addresses);
         let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        match channels.get(&(to, lane)) {
+        match channels.get(&key) {
             Some((known, channel)) if Arc::ptr_eq(known, &way) => channel.clone(),
             _ => {
                 let channel = self.connect_by(Some(to), way.clone(), region);
-                channels.insert((to, lane), (way, channel.clone()));
+                channels.insert(key, (way, channel.clone()));
                 channel
             }
         }
@@ -287,7 +296,7 @@ impl Peers {
     /// Forgets connections and health of nodes that are no longer registered.
     pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
         let lock = PoisonError::into_inner;
-        self.inner.channels.lock().unwrap_or_else(lock).retain(|(id, _), _| keep(*id));
+        self.inner.channels.lock().unwrap_or_else(lock).retain(|(id, ..), _| keep(*id));
         self.inner.ways.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
         self.inner.health.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
         self.inner.met.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));

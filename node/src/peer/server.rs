@@ -1,26 +1,42 @@
 //! The peer port: everything that other nodes ask of this one.
+//!
+//! A connection that brings calls moves to a thread of guests (`moving.rs`); each purpose has connections of
+//! its own, so that nothing else is asked over it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use nigh_proto::peer::v1::artifacts_server::{Artifacts, ArtifactsServer};
 use nigh_proto::peer::v1::control_server::ControlServer;
 use nigh_proto::peer::v1::gossip_server::{Gossip, GossipServer};
 use nigh_proto::peer::v1::invoke_server::{Invoke, InvokeServer};
 use nigh_proto::peer::v1::logs_server::{Logs, LogsServer};
 use nigh_proto::peer::v1::raft_server::RaftServer;
+use nigh_runtime::Threads;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower::{Layer as _, ServiceExt as _};
 
-use super::accept::accept;
+use super::accept::{PeerStream, accept};
 use super::farewell::Farewell;
-use super::gate::Gate;
+use super::gate::{Gate, Gated};
 use super::pool::WINDOW_BYTES;
 use super::strangers::Strangers;
 use crate::control::{ControlService, RaftService};
 use crate::decided::Decided;
 use crate::identity::Tls;
+use crate::moving::{self, Called, Control};
 
 /// Largest message from another node: a batch of log entries.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -28,6 +44,9 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// … and given up when none has come by then.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What brings a call.
+const CALL: &str = "/nigh.peer.v1.Invoke/Call";
 
 /// What is served on the peer port.
 pub(crate) struct PeerServer<A, G, I: Invoke, L: Logs> {
@@ -49,6 +68,18 @@ pub(crate) struct PeerServer<A, G, I: Invoke, L: Logs> {
     pub(crate) decided: Decided,
     /// Counts those who are turned away.
     pub(crate) strangers: Arc<Strangers>,
+    /// Where calls run.
+    pub(crate) threads: Threads,
+}
+
+/// What the connections have in common.
+struct Serving<I: Invoke> {
+    builder: Builder<TokioExecutor>,
+    routes: Gated<Routes>,
+    invoke: Gated<InvokeServer<I>>,
+    threads: Threads,
+    control: Control,
+    stop: CancellationToken,
 }
 
 impl<A: Artifacts, G: Gossip, I: Invoke, L: Logs> PeerServer<A, G, I, L> {
@@ -65,26 +96,90 @@ impl<A: Artifacts, G: Gossip, I: Invoke, L: Logs> PeerServer<A, G, I, L> {
             farewell.clone(),
             stop.clone(),
         );
-        let served = Server::builder()
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-            .layer(Gate { decided, strangers, farewell })
-            .add_service(
-                RaftServer::new(self.raft)
-                    .max_decoding_message_size(max)
-                    .max_encoding_message_size(max),
-            )
-            .add_service(ControlServer::new(self.control).max_decoding_message_size(max))
-            .add_service(ArtifactsServer::new(self.artifacts))
-            .add_service(GossipServer::new(self.gossip))
-            .add_service(self.invoke)
-            .add_service(self.logs)
-            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "other nodes are no longer served");
+        let routes = Routes::new(
+            RaftServer::new(self.raft)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max),
+        )
+        .add_service(ControlServer::new(self.control).max_decoding_message_size(max))
+        .add_service(ArtifactsServer::new(self.artifacts))
+        .add_service(GossipServer::new(self.gossip))
+        .add_service(self.logs)
+        .prepare();
+        let gate = Gate { decided, strangers, farewell };
+        let serving = Arc::new(Serving {
+            builder: http2(),
+            routes: gate.layer(routes),
+            invoke: gate.layer(self.invoke),
+            control: Control::here(self.threads.clone()),
+            threads: self.threads,
+            stop: stop.clone(),
+        });
+        let connections = TaskTracker::new();
+        // Cuts them off when this is dropped.
+        let cut = CancellationToken::new();
+        let _cut = cut.clone().drop_guard();
+        let mut incoming = pin!(incoming.take_until(stop.cancelled_owned()));
+        while let Some(stream) = incoming.next().await {
+            let served = Arc::clone(&serving).connection(stream);
+            connections.spawn(cut.clone().run_until_cancelled_owned(served));
+        }
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+/// A server of connections between nodes.
+fn http2() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new()).http2_only();
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        // Members bound themselves: calls by admission, all else by being few.
+        .max_concurrent_streams(None)
+        // A guest that does not read its request to the end resets its stream, and rightly so.
+        .max_local_error_reset_streams(None)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    builder
+}
+
+impl<I: Invoke> Serving<I> {
+    /// Serves one connection to its end.
+    async fn connection(self: Arc<Self>, stream: PeerStream) {
+        let (caller, mover) = (stream.caller(), stream.mover());
+        let called = Called::default();
+        let (serving, now_called) = (Arc::clone(&self), called.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(caller);
+            let is_call = request.uri().path() == CALL;
+            if is_call {
+                now_called.set();
+            }
+            let serving = Arc::clone(&serving);
+            async move {
+                match is_call {
+                    true => serving.invoke.clone().oneshot(request).await,
+                    false => Ok(serving.ask(request).await),
+                }
+            }
+        });
+        let io = TokioIo::new(stream);
+        let connection = self.builder.serve_connection(io, service).into_owned();
+        let ended = moving::serve(connection, called, mover, &self.threads, self.stop.clone());
+        if let Err(error) = ended.await {
+            tracing::debug!(peer = ?caller.node, %error, "connection of another node ended");
+        }
+    }
+
+    /// Answers all but calls, on a thread of the control plane.
+    async fn ask(&self, request: Request<Body>) -> Response<Body> {
+        match self.control.run(self.routes.clone().oneshot(request)).await {
+            Some(Ok(answer)) => answer,
+            None => Status::internal("the request broke off in the node").into_http(),
         }
     }
 }

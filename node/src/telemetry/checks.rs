@@ -7,7 +7,7 @@ use std::time::Duration;
 use nigh_model::{NodeName, Region};
 
 use super::names::{self, Kind, Metric, Values};
-use crate::{Config, Node, Start};
+use crate::{Config, Https, Node, Start};
 
 const DOCS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"));
 
@@ -33,6 +33,12 @@ async fn a_node_shows_all_of_the_table_and_nothing_else() {
         location: None,
         data: folder.path().to_owned(),
         http: any,
+        https: Some(Https {
+            listen: any,
+            certificates: folder.path().join("https"),
+            self_made: true,
+            redirect: None,
+        }),
         api: any,
         peer: any,
         gossip: any,
@@ -48,6 +54,7 @@ async fn a_node_shows_all_of_the_table_and_nothing_else() {
         slots: 10,
         guest_threads: 1,
         compile_threads: 1,
+        loaded_bytes_max: crate::LOADED_BYTES_MAX,
     };
     let node = Box::pin(Node::start(config)).await.unwrap();
     node.ready().await;

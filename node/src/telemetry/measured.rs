@@ -6,8 +6,8 @@ use std::fmt;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::metrics::histogram::Histogram;
 
+use super::histogram::Durations;
 use super::names::{Kind, Metric};
 
 /// Samples under construction, by metric in the order in which each was first set.
@@ -21,7 +21,7 @@ pub(crate) struct Page {
 enum Sample {
     /// One number, or one for each combination of label values.
     Numbers(Vec<(Vec<(&'static str, String)>, f64)>),
-    Durations(Histogram),
+    Durations(Durations),
 }
 
 impl Page {
@@ -55,7 +55,7 @@ impl Page {
     }
 
     /// Sets a histogram that another part keeps.
-    pub(crate) fn durations(&mut self, metric: &'static Metric, histogram: &Histogram) {
+    pub(crate) fn durations(&mut self, metric: &'static Metric, histogram: &Durations) {
         self.metrics.push((metric, Sample::Durations(histogram.clone())));
     }
 

@@ -14,12 +14,12 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric as Registered, Registry};
 
+use super::histogram::Durations;
 use super::measured::Page;
-use super::names::{self, BUCKETS_SECONDS, Metric};
-use crate::gateway::{Outcome, Reason, Timings, reason_names};
+use super::names::{self, Metric};
+use crate::gateway::{Outcome, Reason, Timings, Unagreed, reason_names};
 
 /// Why somebody was turned away from the API port, in the order of [`names::API_WHY`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,16 @@ pub(crate) enum ApiRefusal {
     Unauthenticated,
     /// Its token gives too little.
     Denied,
+}
+
+/// How the first call of a connection met what was begun for it, in the order of
+/// [`names::PRELOAD_HOW`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Preloaded {
+    /// It is loaded: the call waits for nothing.
+    Warm,
+    /// It is being loaded: the call waits for the rest.
+    Joined,
 }
 
 /// What a node counts. A clone counts into the same.
@@ -56,14 +66,22 @@ struct Inner {
     cold: Counter,
     retries: Counter,
     connections_refused: Counter,
+    /// From the start, and resumed.
+    handshakes: Vec<Counter>,
+    /// By reason.
+    handshakes_failed: Vec<Counter>,
+    handshake: Durations,
+    preloads: Counter,
+    /// By how they were met.
+    preloads_met: Vec<Counter>,
     log_lines: Counter,
-    total: Histogram,
-    queue: Histogram,
-    start: Histogram,
-    exec: Histogram,
-    hop: Histogram,
+    total: Durations,
+    queue: Durations,
+    start: Durations,
+    exec: Durations,
+    hop: Durations,
     connections: Gauge,
-    syncs: Histogram,
+    syncs: Durations,
     syncs_failed: Counter,
     /// Calls and answers that are not over; not shown.
     under_way: Arc<AtomicUsize>,
@@ -88,6 +106,11 @@ impl Metrics {
             cold: counter(&mut all, &names::COLD),
             retries: counter(&mut all, &names::RETRIES),
             connections_refused: counter(&mut all, &names::CONNECTIONS_REFUSED),
+            handshakes: counters(&mut all, &names::HANDSHAKES),
+            handshakes_failed: counters(&mut all, &names::HANDSHAKES_FAILED),
+            handshake: histogram(&mut all, &names::HANDSHAKE_SECONDS),
+            preloads: counter(&mut all, &names::PRELOADS),
+            preloads_met: counters(&mut all, &names::PRELOADS_MET),
             log_lines: counter(&mut all, &names::LOG_LINES),
             total: histogram(&mut all, &names::CALL_SECONDS),
             queue: histogram(&mut all, &names::QUEUE_SECONDS),
@@ -150,9 +173,9 @@ impl Metrics {
     /// A call has run here up to the head of its answer.
     pub(crate) fn ran(&self, timings: &Timings, cold: bool) {
         let Inner { queue, start, exec, .. } = &*self.inner;
-        queue.observe(timings.queue.as_secs_f64());
-        start.observe(timings.start.as_secs_f64());
-        exec.observe(timings.exec.as_secs_f64());
+        queue.observe(timings.queue);
+        start.observe(timings.start);
+        exec.observe(timings.exec);
         if cold {
             self.inner.cold.inc();
         }
@@ -160,7 +183,7 @@ impl Metrics {
 
     /// A call that was sent on has been answered.
     pub(crate) fn hopped(&self, hop: Duration) {
-        self.inner.hop.observe(hop.as_secs_f64());
+        self.inner.hop.observe(hop);
     }
 
     /// A guest has printed a line.
@@ -171,6 +194,33 @@ impl Metrics {
     /// A connection was closed because there were too many.
     pub(crate) fn connection_refused(&self) {
         self.inner.connections_refused.inc();
+    }
+
+    /// TLS was agreed on with a caller.
+    pub(crate) fn handshake(&self, resumed: bool, took: Duration) {
+        if let Some(counter) = self.inner.handshakes.get(usize::from(resumed)) {
+            counter.inc();
+        }
+        self.inner.handshake.observe(took);
+    }
+
+    /// TLS was not agreed on with a caller.
+    pub(crate) fn handshake_failed(&self, why: Unagreed) {
+        if let Some(counter) = self.inner.handshakes_failed.get(why as usize) {
+            counter.inc();
+        }
+    }
+
+    /// A function begins to load because a caller named its host.
+    pub(crate) fn preload_begun(&self) {
+        self.inner.preloads.inc();
+    }
+
+    /// The first call of a connection has met what was begun for it.
+    pub(crate) fn preload_met(&self, how: Preloaded) {
+        if let Some(counter) = self.inner.preloads_met.get(how as usize) {
+            counter.inc();
+        }
     }
 
     /// Somebody was turned away from the API port.
@@ -187,7 +237,7 @@ impl Metrics {
 
     /// The log was synced, or could not be.
     pub(crate) fn synced(&self, took: Duration, ok: bool) {
-        self.inner.syncs.observe(took.as_secs_f64());
+        self.inner.syncs.observe(took);
         if !ok {
             self.inner.syncs_failed.inc();
         }
@@ -208,11 +258,6 @@ impl Metrics {
     }
 }
 
-/// A histogram of durations that other parts keep: a clone counts into the same.
-pub(crate) fn durations() -> Histogram {
-    Histogram::new(BUCKETS_SECONDS)
-}
-
 fn registered<M: Registered + Clone>(registry: &mut Registry, metric: &Metric, value: M) -> M {
     match metric.unit() {
         Some(unit) => {
@@ -227,8 +272,8 @@ fn counter(registry: &mut Registry, metric: &Metric) -> Counter {
     registered(registry, metric, Counter::default())
 }
 
-fn histogram(registry: &mut Registry, metric: &Metric) -> Histogram {
-    registered(registry, metric, durations())
+fn histogram(registry: &mut Registry, metric: &Metric) -> Durations {
+    registered(registry, metric, Durations::new())
 }
 
 /// A counter for every combination of label values, in their order, each shown from the start.
@@ -303,7 +348,7 @@ impl Drop for Counting {
         {
             counter.inc();
         }
-        inner.total.observe(self.began.elapsed().as_secs_f64());
+        inner.total.observe(self.began.elapsed());
     }
 }
 

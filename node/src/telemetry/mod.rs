@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod checks;
+mod histogram;
 mod logs;
 mod measured;
 mod metrics;
@@ -13,7 +14,8 @@ pub(crate) mod names;
 mod sources;
 mod tail;
 
+pub(crate) use histogram::Durations;
 pub(crate) use logs::{LogBook, Origin};
-pub(crate) use metrics::{ApiRefusal, Metrics, Place, UnderWay, durations};
+pub(crate) use metrics::{ApiRefusal, Metrics, Place, Preloaded, UnderWay};
 pub(crate) use sources::Sources;
 pub(crate) use tail::{peer_logs_service, public_logs_service};

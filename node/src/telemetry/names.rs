@@ -157,6 +157,20 @@ pub(crate) const TURNED: Label =
 /// Why somebody was turned away at the API's port, in the order of `ApiRefusal`.
 pub(crate) const API_WHY: Label =
     of("why", &["full", "no_tls", "no_handshake", "unauthenticated", "denied"]);
+/// How TLS was agreed on with a caller: from the start, or by resuming a session.
+pub(crate) const HANDSHAKE: Label = of("kind", &["full", "resumed"]);
+/// Why TLS was not agreed on with a caller, in the order of `Unagreed`.
+pub(crate) const HTTPS_WHY: Label =
+    of("why", &["no_tls", "late", "gone", "nothing_shared", "refused", "malformed"]);
+/// How the first call of a connection met what was begun for it, in the order of `Preloaded`.
+pub(crate) const PRELOAD_HOW: Label = of("how", &["warm", "joined"]);
+/// Whether a certificate can be shown to callers.
+pub(crate) const CERTIFICATE_STATE: Label = of("state", &["usable", "refused"]);
+/// Why a function was unloaded, in the order of `agent::Unloads`.
+pub(crate) const UNLOADED: Label = of("why", &["idle", "room"]);
+/// Why a compiled artifact of another node was not taken, in the order of `agent::Counters`.
+pub(crate) const COPY_REFUSED: Label =
+    of("why", &["malformed", "stranger", "removed", "forged", "damaged"]);
 /// How the disk below the log does, in the order of `seen::DiskState`.
 pub(crate) const LOG_STATE: Label = of("state", &["fine", "full", "failed"]);
 /// A node's part in the Raft group.
@@ -203,6 +217,7 @@ metrics! {
     COLD Counter "nigh_gateway_cold_total": "Calls run here that waited for a load, fetch or compilation";
     RETRIES Counter "nigh_gateway_retries_total": "Further tries of calls";
     WAITING Gauge "nigh_gateway_queue_waiting": "Calls that wait for a free place here";
+    TURN_SECONDS Gauge "nigh_gateway_turn_seconds": "Wait of a call that comes now for its turn on a thread that runs functions, on the slowest; beyond 0.02 for long, calls are refused";
     CONNECTIONS Gauge "nigh_gateway_connections": "Connections of HTTP callers";
     CONNECTIONS_REFUSED Counter "nigh_gateway_connections_refused_total": "Connections closed because there were too many";
     CALL_SECONDS Histogram "nigh_gateway_call_seconds": "From a call's arrival to the head of its answer, where it entered";
@@ -210,6 +225,13 @@ metrics! {
     START_SECONDS Histogram "nigh_gateway_start_seconds": "Wait for a load, where it ran";
     EXEC_SECONDS Histogram "nigh_gateway_exec_seconds": "From the guest's start to the head of its answer, where it ran";
     HOP_SECONDS Histogram "nigh_gateway_hop_seconds": "On the way to another node and back, where it entered";
+    HANDSHAKES Counter "nigh_https_handshakes_total" [HANDSHAKE]: "TLS handshakes with callers that ended well";
+    HANDSHAKES_FAILED Counter "nigh_https_handshakes_failed_total" [HTTPS_WHY]: "TLS handshakes with callers that did not";
+    HANDSHAKE_SECONDS Histogram "nigh_https_handshake_seconds": "From a caller's connection to the end of its handshake, the caller's part included";
+    PRELOADS Counter "nigh_https_preloads_total": "Functions that began to load because a caller named their host in its handshake";
+    PRELOADS_MET Counter "nigh_https_preloads_met_total" [PRELOAD_HOW]: "First calls of connections for such a function that found it loaded, or its load under way";
+    CALLER_CERTIFICATES Gauge "nigh_https_certificates" [CERTIFICATE_STATE]: "Certificates for callers; absent without HTTPS";
+    CALLER_CERTIFICATE_ENDS Gauge "nigh_https_certificate_expiry_timestamp_seconds": "When the first of the certificates for callers ends; absent without HTTPS";
     API_REFUSED Counter "nigh_api_refused_total" [API_WHY]: "Connections and requests turned away at the API's port";
     RUNNING Gauge "nigh_runtime_running": "Guest instances running";
     SLOTS Gauge "nigh_runtime_slots": "Guest instances that can run at once";
@@ -218,12 +240,20 @@ metrics! {
 
     READY Gauge "nigh_agent_ready": "Functions whose compiled artifact is on disk";
     WARM Gauge "nigh_agent_warm": "Functions loaded";
+    LOADED_BYTES Gauge "nigh_agent_loaded_bytes": "Memory that loaded functions take, by estimate";
+    LOADED_BYTES_LIMIT Gauge "nigh_agent_loaded_limit_bytes": "Memory that loaded functions may take (--loaded-memory)";
+    UNLOADS Counter "nigh_agent_unloads_total" [UNLOADED]: "Functions unloaded, by why: not called for long or not wanted here any more, or to make room for others";
     LACKING Gauge "nigh_agent_lacking": "Revisions of which something assigned to this node is not here yet (16 at most)";
     SETTLED Gauge "nigh_agent_settled_index": "The state index up to which everything assigned to this node was looked at";
     FETCHES Counter "nigh_agent_fetches_total" [RESULT]: "Components fetched from other nodes";
     FETCHED Counter "nigh_agent_fetched_bytes_total": "Bytes of components fetched from other nodes";
     COMPILATIONS Counter "nigh_agent_compilations_total" [RESULT]: "Components compiled";
     COMPILE_SECONDS Histogram "nigh_agent_compile_seconds": "Time that a compilation took, its wait for a turn left out";
+    COMPILING Gauge "nigh_agent_compiling": "Components that are being compiled here, or wait for their turn";
+    LOADS Counter "nigh_agent_loads_total" [RESULT]: "Compiled artifacts loaded: mapped and made ready to run";
+    COPIES Counter "nigh_agent_copies_total" [RESULT]: "Compiled artifacts copied from the nodes that compiled them, or copied them before";
+    COPIED Counter "nigh_agent_copied_bytes_total": "Bytes of compiled artifacts copied from other nodes";
+    COPIES_REFUSED Counter "nigh_agent_copies_refused_total" [COPY_REFUSED]: "Compiled artifacts not taken, by why: what was signed was not by a node of this cluster, or not this";
 
     GOSSIP_SENT Counter "nigh_gossip_sent_total" [WAY]: "Messages of gossip sent";
     GOSSIP_RECEIVED Counter "nigh_gossip_received_total": "Messages of gossip taken in";

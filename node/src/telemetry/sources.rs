@@ -14,7 +14,7 @@ use crate::agent::Agent;
 use crate::api::ready::Readiness;
 use crate::config::Config;
 use crate::control::{Control, raft_status};
-use crate::gateway::Admission;
+use crate::gateway::{Admission, Certificates};
 use crate::gossip::Counters;
 use crate::peer::Strangers;
 use crate::process::Figures;
@@ -32,6 +32,8 @@ pub(crate) struct Sources {
     pub(crate) engine: Engine,
     /// What waits.
     pub(crate) admission: Arc<Admission>,
+    /// What callers over HTTPS are shown.
+    pub(crate) certificates: Option<Arc<Certificates>>,
     /// What gossip counts.
     pub(crate) gossip: Arc<Counters>,
     /// Who was turned away at the peer port.
@@ -51,7 +53,17 @@ impl Sources {
     }
 
     fn here(&self, page: &mut Page) {
-        page.set(&names::WAITING, self.admission.waiting() as f64);
+        page.set(&names::WAITING, self.admission.waiting().into());
+        page.set(&names::TURN_SECONDS, self.admission.turn().as_secs_f64());
+        if let Some(certificates) = &self.certificates {
+            let counts = certificates.counts();
+            let each = [counts.usable as f64, counts.refused as f64];
+            page.set_each(&names::CALLER_CERTIFICATES, &each);
+            if let Some(ends_ms) = counts.first_end_ms {
+                let ends = Duration::from_millis(ends_ms);
+                page.set(&names::CALLER_CERTIFICATE_ENDS, ends.as_secs_f64());
+            }
+        }
         page.set(&names::RUNNING, self.engine.running().into());
         page.set(&names::SLOTS, self.engine.slots().into());
         page.set(&names::PANICS, self.engine.panics() as f64);
@@ -81,6 +93,10 @@ impl Sources {
         let present = self.agent.shelf.present();
         page.set(&names::READY, present.ready.len() as f64);
         page.set(&names::WARM, present.warm.len() as f64);
+        let memory = self.agent.shelf.memory();
+        page.set(&names::LOADED_BYTES, memory.bytes as f64);
+        page.set(&names::LOADED_BYTES_LIMIT, memory.bytes_max as f64);
+        page.set_each(&names::UNLOADS, &self.agent.shelf.unloads().map(|count| count as f64));
         let settled = self.agent.settled.borrow().clone();
         page.set(&names::LACKING, settled.lag.len() as f64);
         page.set(&names::SETTLED, settled.index as f64);
@@ -93,6 +109,12 @@ impl Sources {
             &of(counters.compiled.get(), counters.compile_failed.get()),
         );
         page.durations(&names::COMPILE_SECONDS, &counters.compile);
+        page.set(&names::COMPILING, self.agent.stock.compiling() as f64);
+        page.set_each(&names::LOADS, &of(counters.loaded.get(), counters.load_failed.get()));
+        page.set_each(&names::COPIES, &of(counters.copied.get(), counters.copy_failed.get()));
+        page.set(&names::COPIED, counters.copied_bytes.get() as f64);
+        let refused = counters.refusals().map(|count| count as f64);
+        page.set_each(&names::COPIES_REFUSED, &refused);
     }
 
     fn gossip(&self, page: &mut Page) {

@@ -63,6 +63,7 @@ pub(crate) fn post(path: &str, body: RequestBody) -> Call {
 pub(crate) fn call(request: Request<RequestBody>) -> Call {
     Call {
         request,
+        describe: None,
         limits: Limits::default(),
         deadline: Instant::now() + LONG,
         env: Arc::new([]),

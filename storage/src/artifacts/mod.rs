@@ -1,18 +1,20 @@
-//! Artifacts as files named by their content: components, and what was compiled from them here.
+//! Artifacts as files named by their content: components, and what was compiled from them.
 //!
 //! ```text
 //! components/<hex>.wasm             the truth, checked against its name when read
-//! compiled/<engine key>/<hex>.cwasm a cache, checked against its seal (.sum) once per process
-//! compiled.key                      with which this node seals what it compiled
+//! compiled/<engine key>/<hex>.cwasm a cache, checked against its seal (.sum) once per process,
+//!                                   and who compiled it (.att)
+//! compiled.key                      with which this node seals what it compiled or accepted
 //! ```
 //!
 //! A file has its final name only when it is whole and synced. Who needs which artifact is not
 //! known here; nothing is removed unless asked.
 
 mod compiled;
+mod copied;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +27,7 @@ use sha2::{Digest as _, Sha256};
 use crate::disk::{Disk, DiskFile, TempFile, read_file, remove_temporary, write_file};
 use crate::error::{Context as _, Error};
 
+pub use copied::{ATTESTATION_BYTES_MAX, Attested, COMPILED_BYTES_MAX, CompiledWriter};
 pub use writer::Writer;
 
 const COMPONENTS: &str = "components";
@@ -37,10 +40,13 @@ pub struct ArtifactStore {
     disk: Arc<dyn Disk>,
     components: PathBuf,
     compiled: PathBuf,
-    /// Seals compiled files: one that another node made, or that was put here by hand, has none.
+    /// Seals compiled files: one that was not accepted, or was put here by hand, has no seal.
     key: [u8; 32],
-    /// Compiled files whose checksum was found right since the process began.
-    checked: Mutex<HashSet<PathBuf>>,
+    /// Held while a compiled file, its seal and its attestation are changed: they belong together.
+    placing_compiled: Mutex<()>,
+    /// Compiled files whose checksum was found right since the process began, by engine, and their
+    /// length in bytes.
+    checked: Mutex<HashMap<String, HashMap<Digest, u64>>>,
     temporary_names: AtomicU64,
 }
 
@@ -58,6 +64,7 @@ impl ArtifactStore {
             compiled: folder.join(compiled::FOLDER),
             key,
             disk,
+            placing_compiled: Mutex::default(),
             checked: Mutex::default(),
             temporary_names: AtomicU64::new(0),
         };
@@ -142,8 +149,7 @@ impl ArtifactStore {
             }
             result => result.on("open", &path)?,
         };
-        let len = file.len().on("read", &path)?;
-        Ok(Reader { file, path, digest, hash: Sha256::new(), offset: 0, len })
+        Reader::new(file, path, digest)
     }
 
     /// Removes a component. One that is not here is fine.
@@ -200,7 +206,7 @@ fn key(disk: &Arc<dyn Disk>, path: &Path, fresh: [u8; 32]) -> Result<[u8; 32], E
     Ok(fresh)
 }
 
-/// A component being sent.
+/// A component or a compiled file being sent.
 #[derive(Debug)]
 pub struct Reader {
     file: Arc<dyn DiskFile>,
@@ -212,12 +218,17 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The component's length in bytes.
+    fn new(file: Arc<dyn DiskFile>, path: PathBuf, digest: Digest) -> Result<Self, Error> {
+        let len = file.len().on("read", &path)?;
+        Ok(Self { file, path, digest, hash: Sha256::new(), offset: 0, len })
+    }
+
+    /// Its length in bytes.
     pub const fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether the component has no bytes.
+    /// Whether it has no bytes.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -225,7 +236,7 @@ impl Reader {
     /// The next bytes, at most so many; none at the end.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] at the end, when what was read is not the component; or what the disk
+    /// [`Error::Corrupt`] at the end, when what was read is not what was opened; or what the disk
     /// answers.
     pub fn next(&mut self, bytes_max: usize) -> Result<Option<Bytes>, Error> {
         let rest = self.len - self.offset;

@@ -1,463 +1,412 @@
-//! What is measured against what, and which numbers are asked for.
+//! Every number that is asked for: what it is, how good is good enough, and what limits it.
+//!
+//! The groups measure; this table says what their numbers mean, so that a number nobody measures is
+//! missed (`bench` looks) and the page explains each.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use super::compare::Target;
 
-use anyhow::{Context as _, Result, ensure};
-
-use super::Bench;
-use super::compare::{CPU, Measured, P50, P99, RATE, RSS, Target, Value, median};
-use super::load::{Post, Sample};
-use super::server::{Server, free_address};
-
-/// Connections at once, unless a row says otherwise.
-const CONNECTIONS: usize = 16;
-/// The same where the slowest calls are looked at.
-const CONNECTIONS_CROWD: usize = 64;
-/// A body that is streamed through a guest, in bytes, and how many at once.
-const STREAMED_BYTES: usize = 10 << 20;
-const STREAMED_AT_ONCE: usize = 4;
-/// Before the first round, so that code and caches are warm.
-const WARM_UP: Duration = Duration::from_secs(1);
-/// A deployed function answers by then.
-const DEPLOY_LIMIT: Duration = Duration::from_secs(30);
-/// The wasmtime to compare with.
-const WASMTIME: &str = "48.0.8";
-const MIB: f64 = (1 << 20) as f64;
-
-/// Rows that are measured together.
-pub(super) struct Group {
+/// A number that is asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
     pub(super) name: &'static str,
-    pub(super) measure: fn(&Bench) -> Result<Vec<Row>>,
+    /// What measures it.
+    pub(super) group: &'static str,
+    pub(super) what: &'static str,
+    pub(super) target: Option<Target>,
+    /// What keeps it from being better.
+    pub(super) limited_by: &'static str,
 }
 
-/// A number, what was asked of it, and what it is made of.
+/// What became of one.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
-    pub(super) name: &'static str,
-    pub(super) what: String,
+    pub(super) asked: &'static Asked,
+    pub(super) outcome: Outcome,
+}
+
+/// A number, or why there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Outcome {
+    Measured(Number),
+    Skipped(String),
+}
+
+/// A number, how far it went up and down, and what it is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Number {
     pub(super) value: f64,
-    pub(super) target: Option<Target>,
+    /// The least and the most over the rounds, where there are several.
+    pub(super) spread: Option<(f64, f64)>,
     pub(super) made_of: String,
 }
 
-/// All of them.
-pub(super) fn groups() -> Vec<Group> {
-    vec![
-        Group { name: "hello", measure: hello },
-        Group { name: "crowd", measure: crowd },
-        Group { name: "h2", measure: h2 },
-        Group { name: "grpc", measure: grpc },
-        Group { name: "forward", measure: forward },
-        Group { name: "stream", measure: stream },
-    ]
+/// What a group found, by the names of its rows.
+pub(super) type Found = Vec<(&'static str, Outcome)>;
+
+const fn at_least(floor: f64, goal: f64) -> Option<Target> {
+    Some(Target::AtLeast { floor, goal })
 }
 
-fn hello(bench: &Bench) -> Result<Vec<Row>> {
-    let folder = tempfile::tempdir()?;
-    let place = folder.path();
-    let hyper = baseline(bench, place, "http")?;
-    let address = free_address()?;
-    let mut embedding = Command::new(bench.programs.join("examples/embedding"));
-    embedding.arg(address.to_string()).arg(component(bench, "hello"));
-    let embedding =
-        Served { server: Server::start("embedding", embedding, place, address)?, address };
-    let nigh = Nigh::start(bench, place, "n1", "eu-west-1", None)?;
-    nigh.deploy(&bench.root.join("examples/hello"), "/hello")?;
-    let wasmtime = wasmtime(bench, place)?;
-
-    let mut subjects = vec![
-        bench.get(&hyper.server, format!("http://{}/", hyper.address), CONNECTIONS),
-        bench.get(&embedding.server, format!("http://{}/", embedding.address), CONNECTIONS),
-        bench.get(&nigh.server, format!("http://{}/hello", nigh.http), CONNECTIONS),
-    ];
-    if let Some(wasmtime) = &wasmtime {
-        let url = format!("http://{}/", wasmtime.address);
-        subjects.push(bench.get(&wasmtime.server, url, CONNECTIONS));
-    }
-    let rounds = turns(bench, &subjects)?;
-    let [hyper, embedding, nigh] = [&rounds[0], &rounds[1], &rounds[2]];
-    let at_least = |floor, goal| Some(Target::AtLeast { floor, goal });
-    let mut rows = vec![
-        ratio(
-            "hello",
-            "fresh instance per call ÷ bare hyper",
-            nigh,
-            hyper,
-            RATE,
-            at_least(0.40, 0.55),
-        ),
-        ratio(
-            "hello ÷ embedding",
-            "the same ÷ the tuned embedding",
-            nigh,
-            embedding,
-            RATE,
-            at_least(1.2, 1.7),
-        ),
-        ratio(
-            "hello CPU",
-            "server CPU per call ÷ bare hyper's",
-            nigh,
-            hyper,
-            CPU,
-            Some(Target::AtMost { floor: 3.5, goal: 2.4 }),
-        ),
-        ratio("embedding", "the tuned embedding ÷ bare hyper", embedding, hyper, RATE, None),
-    ];
-    if let Some(wasmtime) = rounds.get(3) {
-        let what = "the same ÷ `wasmtime serve`";
-        rows.push(ratio("hello ÷ wasmtime", what, nigh, wasmtime, RATE, at_least(3.0, 4.5)));
-    }
-    Ok(rows)
+const fn at_most(floor: f64, goal: f64) -> Option<Target> {
+    Some(Target::AtMost { floor, goal })
 }
 
-fn crowd(bench: &Bench) -> Result<Vec<Row>> {
-    let folder = tempfile::tempdir()?;
-    let hyper = baseline(bench, folder.path(), "http")?;
-    let nigh = Nigh::start(bench, folder.path(), "n1", "eu-west-1", None)?;
-    nigh.deploy(&bench.root.join("examples/hello"), "/hello")?;
-    let rounds = turns(
-        bench,
-        &[
-            bench.get(&hyper.server, format!("http://{}/", hyper.address), CONNECTIONS_CROWD),
-            bench.get(&nigh.server, format!("http://{}/hello", nigh.http), CONNECTIONS_CROWD),
-        ],
-    )?;
-    let target = Some(Target::AtMost { floor: 1.5, goal: 1.1 });
-    let what = "p99 with 64 connections ÷ bare hyper's";
-    Ok(vec![ratio("crowd", what, &rounds[1], &rounds[0], P99, target)])
+/// All of them, in the order of the page.
+pub(super) const ROWS: &[Asked] = &[
+    Asked {
+        name: "hello",
+        group: "hello",
+        what: "calls/s, a fresh instance each ÷ bare hyper",
+        target: at_least(0.40, 0.55),
+        limited_by: "Some two fifths are the kernel's: reading, sending, waking the caller, and finding \
+                     the pages that a call has touched. wasmtime's instance is an eighth; the rest is \
+                     spread over some hundred functions, none of ours with more than 2 %.",
+    },
+    Asked {
+        name: "hello ÷ embedding",
+        group: "hello",
+        what: "the same ÷ the tuned embedding",
+        target: at_least(1.2, 1.7),
+        limited_by: "The embedding's guest grows its heap in every call, and its answers wake their \
+                     callers one by one; beyond that both pay for the same instance.",
+    },
+    Asked {
+        name: "hello ÷ wasmtime",
+        group: "hello",
+        what: "the same ÷ `wasmtime serve`",
+        target: at_least(3.0, 4.5),
+        limited_by: "As above; `wasmtime serve` is as it comes, without a pool.",
+    },
+    Asked {
+        name: "hello CPU",
+        group: "hello",
+        what: "CPU time of the server per call ÷ bare hyper's",
+        target: at_most(3.5, 2.4),
+        limited_by: "Instance and host calls, as above; page faults of the fresh memory are counted \
+                     too.",
+    },
+    Asked {
+        name: "reuse",
+        group: "hello",
+        what: "calls/s with `scale.reuse` ÷ bare hyper",
+        target: at_least(0.65, 0.80),
+        limited_by: "Host calls and headers: an answer of nigh has ten headers more than hyper's.",
+    },
+    Asked {
+        name: "embedding",
+        group: "hello",
+        what: "calls/s of the tuned embedding ÷ bare hyper",
+        target: None,
+        limited_by: "For reference: what wasmtime's own HTTP host reaches.",
+    },
+    Asked {
+        name: "crowd",
+        group: "crowd",
+        what: "p99 with 64 connections ÷ bare hyper's",
+        target: at_most(1.5, 1.1),
+        limited_by: "Server and client share the cores: with all of them busy, a call waits for the \
+                     ones before it, and each of ours takes longer than one of hyper's.",
+    },
+    Asked {
+        name: "h2",
+        group: "h2",
+        what: "calls/s over HTTP/2 without TLS ÷ hyper's h2",
+        target: at_least(0.40, 0.55),
+        limited_by: "The same as hello; framing costs both sides the same.",
+    },
+    Asked {
+        name: "grpc",
+        group: "grpc",
+        what: "calls/s of gRPC `Invoke` over TLS ÷ tonic echo without TLS",
+        target: at_least(0.45, 0.60),
+        limited_by: "TLS on both ends, which the baseline does not have, and the messages with the \
+                     headers in them.",
+    },
+    Asked {
+        name: "forward p50",
+        group: "forward",
+        what: "p50 of a call that runs on another node ÷ (tonic echo p50 + local p50)",
+        target: at_most(1.6, 1.3),
+        limited_by: "Two nodes share the cores; TLS between them, and a stream of its own for each \
+                     call.",
+    },
+    Asked {
+        name: "forward",
+        group: "forward",
+        what: "forwarded calls/s ÷ local calls/s",
+        target: at_least(0.40, 0.55),
+        limited_by: "Each call passes two nodes and four sockets on the same cores.",
+    },
+    Asked {
+        name: "stream",
+        group: "stream",
+        what: "10 MiB through a guest and back, throughput ÷ hyper echo",
+        target: at_least(0.35, 0.60),
+        limited_by: "Every byte is copied into the guest's memory and out of it.",
+    },
+    Asked {
+        name: "stream RSS",
+        group: "stream",
+        what: "the same, four at once: memory more than before, MiB",
+        target: at_most(16.0, 16.0),
+        limited_by: "Buffers between sockets and guests, and the guests' own memory.",
+    },
+    Asked {
+        name: "cold p50",
+        group: "cold",
+        what: "first answer of a function that is compiled and not loaded, less the warm p50: p50, µs",
+        target: at_most(200.0, 100.0),
+        limited_by: "Reading and checking the compiled file, mapping it and linking it.",
+    },
+    Asked {
+        name: "cold p99",
+        group: "cold",
+        what: "the same: p99, µs",
+        target: at_most(1_000.0, 300.0),
+        limited_by: "As above, and whatever else the machine does.",
+    },
+    Asked {
+        name: "tls cold",
+        group: "tls",
+        what: "first answer over a new TLS connection whose handshake named the host of a function that \
+               was not loaded, from the end of the handshake, less the warm p50: p99, µs",
+        target: at_most(1_000.0, 100.0),
+        limited_by: "The load begins at the ClientHello and has the rest of the handshake as time: a \
+                     signature by the server, its check by the client, and on loopback no round trip \
+                     worth the name. What is not done by then, the call waits for.",
+    },
+    Asked {
+        name: "copy",
+        group: "copy",
+        what: "first answer of a function (60 KB component) whose compiled artifact was lost at the node \
+               called and is copied from another one meanwhile, less the warm p50 (a round trip on \
+               loopback is below 0.1 ms): median, ms",
+        target: at_most(10.0, 5.0),
+        limited_by: "A question, the signature's check, the transfer, the sync of the written file, and \
+                     its load. Only who should have a function and lost its file waits for this: \
+                     other calls are forwarded while it comes.",
+    },
+    Asked {
+        name: "copy large",
+        group: "copy",
+        what: "the same for a component of 18 MB made here (`hello` and a module of generated functions \
+               and data, whose artifact has about the 33 MB of Python's): median, ms",
+        target: at_most(150.0, 60.0),
+        limited_by: "The artifact passes TLS on both ends, is hashed on both, and written and synced, on \
+                     the same two cores and one disk.",
+    },
+    Asked {
+        name: "compilations",
+        group: "spread",
+        what: "compilations of a component that is deployed to five nodes",
+        target: at_most(1.0, 1.0),
+        limited_by: "Which nodes trust whose machine code.",
+    },
+    Asked {
+        name: "loaded",
+        group: "memory",
+        what: "memory of a loaded function, KiB",
+        target: at_most(180.0, 120.0),
+        limited_by: "The pages of compiled code that a load touches, and wasmtime's tables of types and \
+                     traps.",
+    },
+    Asked {
+        name: "not loaded",
+        group: "memory",
+        what: "memory of a deployed function that is not loaded, KiB",
+        target: at_most(8.0, 4.0),
+        limited_by: "The spec in the state, the routes, and what gossip says of it.",
+    },
+    Asked {
+        name: "restart",
+        group: "cold",
+        what: "start of a node with 1,000 deployed functions until its first answer, ms",
+        target: at_most(400.0, 50.0),
+        limited_by: "Reading the log and the state, and looking at what is on disk.",
+    },
+    Asked {
+        name: "commit",
+        group: "commit",
+        what: "committing 10,000 functions of 20 components from 16 clients, 3 voters, s",
+        target: at_most(60.0, 20.0),
+        limited_by: "Each commit is synced by three nodes that share a disk; each brings a plan and an \
+                     activation after it, all of which every node applies.",
+    },
+    Asked {
+        name: "many",
+        group: "commit",
+        what: "memory of the largest node afterwards, MiB",
+        target: at_most(400.0, 300.0),
+        limited_by: "The state, and the functions that are loaded: 4,096 at most.",
+    },
+    Asked {
+        name: "write",
+        group: "control",
+        what: "p50 of a deploy's commit, one client, 3 voters ÷ p50 of append + fdatasync",
+        target: at_most(4.0, 2.5),
+        limited_by: "Two syncs one after the other on one disk (leader and follower overlap in part), \
+                     and the plans of the revisions before.",
+    },
+    Asked {
+        name: "writes ÷ etcd",
+        group: "control",
+        what: "deploys/s of 64 clients ÷ puts/s of etcd, both with 3 voters",
+        target: at_least(0.8, 1.2),
+        limited_by: "A deploy is checked, planned and activated: three entries where etcd has one.",
+    },
+    Asked {
+        name: "sleepers",
+        group: "sleepers",
+        what: "1,000 guests that sleep at once in one node: added memory of each, KiB",
+        target: at_most(200.0, 100.0),
+        limited_by: "The touched pages of each guest's memory and stack, and a connection's buffers.",
+    },
+    Asked {
+        name: "overload 2×",
+        group: "overload",
+        what: "good answers/s when twice the peak is offered in an open loop, of calls of some 5 ms ÷ \
+               the peak, which 16 connections reach in a closed loop just before",
+        target: at_least(0.90, 0.90),
+        limited_by: "The client takes its part of the same cores, and so does each refusal.",
+    },
+    Asked {
+        name: "overload 5×",
+        group: "overload",
+        what: "the same with five times the peak",
+        target: at_least(0.85, 0.85),
+        limited_by: "As above.",
+    },
+    Asked {
+        name: "overload 10×",
+        group: "overload",
+        what: "the same with ten times the peak",
+        target: at_least(0.80, 0.80),
+        limited_by: "As above.",
+    },
+    Asked {
+        name: "refusals",
+        group: "overload",
+        what: "answers of refusals, from when the call was sent: p99 in the worst of the three, ms",
+        target: at_most(50.0, 50.0),
+        limited_by: "A refusal waits for its turn on a thread of guests, which go round in 20 ms, and for \
+                     a core that the client needs too.",
+    },
+    Asked {
+        name: "recovery",
+        group: "overload",
+        what: "from the end of the overload until the median is within 1.5 times that of before, both at \
+               0.3 of the peak: the worst of the three, s",
+        target: at_most(5.0, 5.0),
+        limited_by: "What was let in before the end. Looked at in windows of 250 ms.",
+    },
+    Asked {
+        name: "overload RSS",
+        group: "overload",
+        what: "memory more than before, after all three, MiB",
+        target: at_most(128.0, 64.0),
+        limited_by: "Buffers of 1,000 connections, and the guests' memory that slots keep.",
+    },
+    Asked {
+        name: "flood",
+        group: "neighbours",
+        what: "p99 of a function at a quarter of the peak beside a flood of five times the peak of another \
+               one with the same cost ÷ alone",
+        target: at_most(1.3, 1.3),
+        limited_by: "A call of 5 ms takes five slices; between them come those of the flood's calls that \
+                     run already.",
+    },
+    Asked {
+        name: "flood, short",
+        group: "neighbours",
+        what: "p99 of `hello`, 300 calls/s, beside the same flood ÷ alone on an idle node",
+        target: at_most(1.3, 1.3),
+        limited_by: "Alone it waits for nobody. Beside a flood that keeps all cores busy it waits for its \
+                     turn: a guest that runs has a slice of 1 ms.",
+    },
+    Asked {
+        name: "loops",
+        group: "neighbours",
+        what: "p99 of `hello`, 300 calls/s, beside four loops without end on each core − alone, ms",
+        target: at_most(5.0, 5.0),
+        limited_by: "A round of a thread is one slice of 1 ms for each loop on it.",
+    },
+    Asked {
+        name: "loops elections",
+        group: "neighbours",
+        what: "elections seen by any of three voters meanwhile",
+        target: at_most(0.0, 0.0),
+        limited_by: "Raft and gossip run on threads of their own.",
+    },
+    Asked {
+        name: "compile",
+        group: "neighbours",
+        what: "p99 of `hello`, 300 calls/s, while a component of 18 MB is compiled ÷ alone",
+        target: at_most(1.5, 1.5),
+        limited_by: "The compiler runs at the lowest priority; caches and memory are shared.",
+    },
+    Asked {
+        name: "herd",
+        group: "herd",
+        what: "10,000 calls within a second to a function that is not loaded, each on a connection of its \
+               own: p99, ms",
+        target: at_most(150.0, 150.0),
+        limited_by: "The load, and then all that came meanwhile; client and node share the cores.",
+    },
+    Asked {
+        name: "herd lost",
+        group: "herd",
+        what: "those not answered with 200",
+        target: at_most(0.0, 0.0),
+        limited_by: "Places of the function (100), which whoever waited for a load waits for up to 2 s.",
+    },
+    Asked {
+        name: "herd loads",
+        group: "herd",
+        what: "loads that they caused",
+        target: at_most(1.0, 1.0),
+        limited_by: "A load is shared by all that wait for it.",
+    },
+    Asked {
+        name: "idle RSS",
+        group: "idle",
+        what: "10,000 connections that have served a call and are kept: memory more than before, MiB",
+        target: at_most(200.0, 200.0),
+        limited_by: "A task and the buffers of each connection.",
+    },
+    Asked {
+        name: "idle",
+        group: "idle",
+        what: "calls/s of others beside them ÷ without them",
+        target: at_least(0.95, 1.0),
+        limited_by: "Nothing is done for a connection on which nothing happens, but for its timer.",
+    },
+];
+
+/// The row of this name.
+pub(super) fn asked(name: &str) -> Option<&'static Asked> {
+    ROWS.iter().find(|asked| asked.name == name)
 }
 
-fn h2(bench: &Bench) -> Result<Vec<Row>> {
-    let folder = tempfile::tempdir()?;
-    let place = folder.path();
-    let hyper = baseline(bench, place, "http")?;
-    let nigh = Nigh::start(bench, place, "n1", "eu-west-1", None)?;
-    nigh.deploy(&bench.root.join("examples/hello"), "/hello")?;
-    let get = |url| H2 { url, headers: &[], body: None, over_http1: false };
-    let rounds = turns(
-        bench,
-        &[
-            bench.h2(&hyper.server, get(format!("http://{}/", hyper.address)), place, CONNECTIONS),
-            bench.h2(&nigh.server, get(format!("http://{}/hello", nigh.http)), place, CONNECTIONS),
-        ],
-    )?;
-    let target = Some(Target::AtLeast { floor: 0.40, goal: 0.55 });
-    let what = "HTTP/2 without TLS, fresh instance ÷ hyper's h2";
-    Ok(vec![ratio("h2", what, &rounds[1], &rounds[0], RATE, target)])
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::groups;
 
-/// A call of `Invoke`, and in its file what goes over the wire: not compressed, its length, and
-/// `InvokeRequest { function }`.
-fn invoke_hello(scheme: &str, address: SocketAddr, folder: &Path) -> Result<H2> {
-    let function = b"hello";
-    let message = [&[0x0a, function.len() as u8], &function[..]].concat();
-    let body = folder.join("invoke.bin");
-    std::fs::write(&body, [&[0, 0, 0, 0, message.len() as u8], &message[..]].concat())?;
-    Ok(H2 {
-        url: format!("{scheme}://{address}/nigh.v1.Invoker/Invoke"),
-        headers: &["content-type: application/grpc", "te: trailers"],
-        body: Some(body),
-        over_http1: false,
-    })
-}
-
-fn grpc(bench: &Bench) -> Result<Vec<Row>> {
-    let folder = tempfile::tempdir()?;
-    let place = folder.path();
-    let tonic = baseline(bench, place, "grpc")?;
-    let nigh = Nigh::start(bench, place, "n1", "eu-west-1", None)?;
-    nigh.deploy(&bench.root.join("examples/hello"), "/hello")?;
-    let rounds = turns(
-        bench,
-        &[
-            bench.h2(
-                &tonic.server,
-                invoke_hello("http", tonic.address, place)?,
-                place,
-                CONNECTIONS,
-            ),
-            bench.h2(&nigh.server, invoke_hello("https", nigh.api, place)?, place, CONNECTIONS),
-        ],
-    )?;
-    let target = Some(Target::AtLeast { floor: 0.45, goal: 0.60 });
-    let what = "gRPC `Invoke` over TLS ÷ tonic echo without";
-    Ok(vec![ratio("grpc", what, &rounds[1], &rounds[0], RATE, target)])
-}
-
-fn forward(bench: &Bench) -> Result<Vec<Row>> {
-    let folder = tempfile::tempdir()?;
-    let place = folder.path();
-    let tonic = baseline(bench, place, "grpc")?;
-    let entry = Nigh::start(bench, place, "n1", "eu-west-1", None)?;
-    let far = Nigh::start(bench, place, "n2", "us-east-1", Some(&entry))?;
-    let app = place.join("app");
-    std::fs::create_dir(&app)?;
-    let component = component(bench, "hello");
-    std::fs::write(
-        app.join("nigh.toml"),
-        format!(
-            "[app]\nname = \"far\"\n[function.far]\ncomponent = {component:?}\n\
-             placement = {{ regions = [\"us-east-1\"] }}\n"
-        ),
-    )?;
-    entry.deploy(&app, "/far")?;
-    far.answers("/far")?;
-    let echo = invoke_hello("http", tonic.address, place)?;
-    let rounds = turns(
-        bench,
-        &[
-            bench.h2(&tonic.server, echo, place, CONNECTIONS),
-            bench.get(&far.server, format!("http://{}/far", far.http), CONNECTIONS),
-            bench.get(&entry.server, format!("http://{}/far", entry.http), CONNECTIONS),
-        ],
-    )?;
-    let [tonic, local, forwarded] = [&rounds[0], &rounds[1], &rounds[2]];
-    let (echo, here, there) = (median(tonic, P50), median(local, P50), median(forwarded, P50));
-    let rates = Some(Target::AtLeast { floor: 0.40, goal: 0.55 });
-    Ok(vec![
-        Row {
-            name: "forward p50",
-            what: "forwarded call, p50 ÷ (tonic echo p50 + local call p50)".to_owned(),
-            value: there / (echo + here),
-            target: Some(Target::AtMost { floor: 1.6, goal: 1.3 }),
-            made_of: format!("{there:.0} µs ÷ ({echo:.0} + {here:.0} µs)"),
-        },
-        ratio("forward", "forwarded calls/s ÷ local calls/s", forwarded, local, RATE, rates),
-    ])
-}
-
-fn stream(bench: &Bench) -> Result<Vec<Row>> {
-    let folder = tempfile::tempdir()?;
-    let place = folder.path();
-    let hyper = baseline(bench, place, "http")?;
-    let nigh = Nigh::start(bench, place, "n1", "eu-west-1", None)?;
-    nigh.deploy(&bench.root.join("examples/echo"), "/echo")?;
-    let before = nigh.server.rss_bytes()? as f64;
-    let body = place.join("body.bin");
-    std::fs::write(&body, vec![b'n'; STREAMED_BYTES])?;
-    let post = |address| H2 {
-        url: format!("http://{address}/echo"),
-        headers: &["content-type: application/octet-stream"],
-        body: Some(body.clone()),
-        over_http1: true,
-    };
-    let rounds = turns(
-        bench,
-        &[
-            bench.h2(&hyper.server, post(hyper.address), place, STREAMED_AT_ONCE),
-            bench.h2(&nigh.server, post(nigh.http), place, STREAMED_AT_ONCE),
-        ],
-    )?;
-    let grown = (median(&rounds[1], RSS) - before) / MIB;
-    let rates = Some(Target::AtLeast { floor: 0.35, goal: 0.6 });
-    let what = "10 MiB through a guest (echo), throughput ÷ hyper echo";
-    Ok(vec![
-        ratio("stream", what, &rounds[1], &rounds[0], RATE, rates),
-        Row {
-            name: "stream RSS",
-            what: format!("the same: memory more than before, {STREAMED_AT_ONCE} at once, in MiB"),
-            value: grown,
-            target: Some(Target::AtMost { floor: 16.0, goal: 16.0 }),
-            made_of: format!("{:.0} MiB before", before / MIB),
-        },
-    ])
-}
-
-/// A row that is one median through another.
-fn ratio(
-    name: &'static str,
-    what: &str,
-    subject: &[Measured],
-    baseline: &[Measured],
-    value: Value,
-    target: Option<Target>,
-) -> Row {
-    let (subject, baseline) = (median(subject, value), median(baseline, value));
-    let made_of = format!("{subject:.1} ÷ {baseline:.1}");
-    Row { name, what: what.to_owned(), value: subject / baseline, target, made_of }
-}
-
-/// A server and the load on it.
-struct Subject<'a> {
-    server: &'a Server,
-    load: Box<dyn Fn(Duration) -> Result<Sample> + 'a>,
-}
-
-/// What h2load shall send.
-struct H2 {
-    url: String,
-    headers: &'static [&'static str],
-    body: Option<PathBuf>,
-    over_http1: bool,
-}
-
-impl Bench {
-    fn get<'a>(&self, server: &'a Server, url: String, connections: usize) -> Subject<'a> {
-        let tools = self.tools;
-        Subject { server, load: Box::new(move |lasts| tools.get(&url, connections, lasts)) }
-    }
-
-    fn h2<'a>(
-        &self,
-        server: &'a Server,
-        call: H2,
-        folder: &'a Path,
-        connections: usize,
-    ) -> Subject<'a> {
-        let tools = self.tools;
-        let load = move |lasts| {
-            let H2 { url, headers, body, over_http1 } = &call;
-            let (body, over_http1) = (body.clone(), *over_http1);
-            tools.h2(&Post { url, headers, body, over_http1, folder }, connections, lasts)
-        };
-        Subject { server, load: Box::new(load) }
-    }
-}
-
-/// Measures all in turn, round after round; for each what its rounds gave.
-fn turns(bench: &Bench, subjects: &[Subject<'_>]) -> Result<Vec<Vec<Measured>>> {
-    for subject in subjects {
-        (subject.load)(WARM_UP)?;
-    }
-    let mut all = vec![Vec::new(); subjects.len()];
-    for _ in 0..bench.effort.rounds {
-        for (subject, rounds) in subjects.iter().zip(&mut all) {
-            let before = subject.server.cpu_s()?;
-            let sample = (subject.load)(bench.effort.each)?;
-            let cpu_us = (subject.server.cpu_s()? - before) * 1e6 / sample.calls;
-            let rss_bytes = subject.server.rss_bytes()? as f64;
-            rounds.push(Measured { sample, cpu_us, rss_bytes });
+    #[test]
+    fn every_row_has_its_own_name_and_a_group_that_is_there() {
+        for (at, row) in ROWS.iter().enumerate() {
+            assert!(ROWS[..at].iter().all(|other| other.name != row.name), "{}", row.name);
+            assert!(groups::all().iter().any(|group| group.name == row.group), "{}", row.name);
         }
-    }
-    Ok(all)
-}
-
-/// A server that listens at one address.
-struct Served {
-    server: Server,
-    address: SocketAddr,
-}
-
-fn baseline(bench: &Bench, folder: &Path, kind: &'static str) -> Result<Served> {
-    let address = free_address()?;
-    let mut command = Command::new(bench.programs.join("examples/baseline"));
-    command.args([kind, &address.to_string()]);
-    Ok(Served { server: Server::start(kind, command, folder, address)?, address })
-}
-
-/// `wasmtime serve` as it is, when that version is installed.
-fn wasmtime(bench: &Bench, folder: &Path) -> Result<Option<Served>> {
-    let version = super::said("wasmtime", &["--version"]).unwrap_or_default();
-    if !version.contains(WASMTIME) {
-        println!("no wasmtime {WASMTIME} is installed: `wasmtime serve` is not measured");
-        return Ok(None);
-    }
-    let address = free_address()?;
-    let mut command = Command::new("wasmtime");
-    command.args(["serve", "--addr", &address.to_string()]).arg(component(bench, "hello"));
-    Ok(Some(Served { server: Server::start("wasmtime", command, folder, address)?, address }))
-}
-
-fn component(bench: &Bench, example: &str) -> PathBuf {
-    bench.root.join("examples").join(example).join(format!("{example}.wasm"))
-}
-
-/// A node of its own process.
-struct Nigh {
-    server: Server,
-    program: PathBuf,
-    credentials: PathBuf,
-    token: PathBuf,
-    http: SocketAddr,
-    api: SocketAddr,
-    peer: SocketAddr,
-}
-
-impl Nigh {
-    fn start(
-        bench: &Bench,
-        folder: &Path,
-        name: &str,
-        region: &str,
-        joins: Option<&Self>,
-    ) -> Result<Self> {
-        let program = bench.programs.join("nigh");
-        let (http, api, peer, gossip) =
-            (free_address()?, free_address()?, free_address()?, free_address()?);
-        let data = folder.join(name);
-        let token = folder.join("join-token");
-        let mut command = Command::new(&program);
-        command.args(["node", "--name", name, "--region", region, "--data"]).arg(&data);
-        for (flag, address) in
-            [("--http", http), ("--api", api), ("--peer", peer), ("--gossip", gossip)]
-        {
-            command.args([flag, &address.to_string()]);
-        }
-        match joins {
-            None => command.arg("--bootstrap").arg("--write-join-token").arg(&token),
-            Some(first) => {
-                let token = format!("@{}", first.token.display());
-                command.args(["--join", &first.peer.to_string(), "--join-token", &token])
-            }
-        };
-        let server = Server::start(name, command, folder, http)?;
-        // It listens first, and belongs to a cluster a moment later.
-        let began = Instant::now();
-        while !data.join("identity/node.pem").exists() {
-            ensure!(began.elapsed() < DEPLOY_LIMIT, "{name} has no cluster: {}", server.logged());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let credentials =
-            joins.map_or_else(|| data.join("admin.toml"), |first| first.credentials.clone());
-        Ok(Self { server, program, credentials, token, http, api, peer })
-    }
-
-    /// Deploys an app, once the nodes that it is for are seen, and waits until this node answers a
-    /// path.
-    fn deploy(&self, app: &Path, path: &str) -> Result<()> {
-        let began = Instant::now();
-        loop {
-            let mut command = Command::new(&self.program);
-            command.arg("--credentials").arg(&self.credentials);
-            command.args(["--api", &format!("https://{}", self.api), "deploy"]).arg(app);
-            let output = command.output()?;
-            if output.status.success() {
-                return self.answers(path);
-            }
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(
-                began.elapsed() < DEPLOY_LIMIT,
-                "nigh deploy: {said}; {}",
-                self.server.logged()
-            );
-            std::thread::sleep(Duration::from_millis(100));
+        for group in groups::all() {
+            assert!(ROWS.iter().any(|row| row.group == group.name), "{}", group.name);
         }
     }
 
-    fn answers(&self, path: &str) -> Result<()> {
-        let began = Instant::now();
-        loop {
-            let answer = status(self.http, path);
-            if matches!(answer, Ok(200)) {
-                return Ok(());
-            }
-            ensure!(began.elapsed() < DEPLOY_LIMIT, "{path} is not answered: {answer:?}");
-            std::thread::sleep(Duration::from_millis(20));
+    #[test]
+    fn no_goal_is_behind_its_floor() {
+        for target in ROWS.iter().filter_map(|row| row.target) {
+            assert_ne!(target.reached(target.numbers().1), super::super::compare::Reached::Neither);
         }
     }
-}
-
-/// The status of an answer to GET.
-fn status(address: SocketAddr, path: &str) -> Result<u16> {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(DEPLOY_LIMIT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer.split(' ').nth(1).context("no status")?.parse()?)
 }

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// It answers by then.
+/// It listens by then.
 const START_LIMIT: Duration = Duration::from_secs(60);
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// Short beside what a start takes, since starts are measured.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Ticks of `/proc/PID/stat` in a second: the same on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;
+const CONNECT_LIMIT: Duration = Duration::from_millis(20);
 const KIB: u64 = 1_024;
 
 /// A running server. It ends with its value.
@@ -29,24 +31,54 @@ impl Server {
     /// It does not start; says what it logged.
     pub(super) fn start(
         name: &str,
-        mut command: Command,
+        command: Command,
         folder: &Path,
         address: SocketAddr,
     ) -> Result<Self> {
+        let mut server = Self::spawn(name, command, folder)?;
+        server.listens(address)?;
+        Ok(server)
+    }
+
+    /// Starts it only.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub(super) fn spawn(name: &str, mut command: Command, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        let mut server = Self { child, name: name.to_owned(), log };
+        Ok(Self { child, name: name.to_owned(), log })
+    }
+
+    /// Waits until something listens at this address.
+    ///
+    /// # Errors
+    /// Nothing does, or it has ended; says what it logged.
+    pub(super) fn listens(&mut self, address: SocketAddr) -> Result<()> {
         let began = Instant::now();
-        while TcpStream::connect_timeout(&address, LOOK_INTERVAL).is_err() {
-            let ended = server.child.try_wait()?;
-            if ended.is_some() || began.elapsed() > START_LIMIT {
-                bail!("{name} does not come up: {}", server.logged());
+        while TcpStream::connect_timeout(&address, CONNECT_LIMIT).is_err() {
+            if self.child.try_wait()?.is_some() || began.elapsed() > START_LIMIT {
+                bail!("{} does not come up: {}", self.name, self.logged());
             }
             std::thread::sleep(LOOK_INTERVAL);
         }
-        Ok(server)
+        Ok(())
+    }
+
+    /// Waits until it has said this.
+    ///
+    /// # Errors
+    /// It does not; says what it said instead.
+    pub(super) fn says(&self, words: &str) -> Result<()> {
+        let began = Instant::now();
+        while !self.logged().contains(words) {
+            let log = || self.logged();
+            ensure!(began.elapsed() < START_LIMIT, "{} never said `{words}`: {}", self.name, log());
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(())
     }
 
     /// What it said.
@@ -80,13 +112,18 @@ impl Server {
         ensure!(kib.is_some(), "{} has no memory: has it ended? {}", self.name, self.logged());
         Ok(kib.unwrap_or_default() * KIB)
     }
+
+    /// Kills it, as a crash would.
+    pub(super) fn end(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 

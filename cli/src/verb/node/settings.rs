@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nigh_model::access::BadToken;
 use nigh_model::{Location, NodeName, Region, Zone};
-use nigh_node::{CERTIFICATE_LIFE, Config, Start, TokenSource};
+use nigh_node::{CERTIFICATE_LIFE, Config, Https, LOADED_BYTES_MAX, Start, TokenSource};
 use nigh_placement::geo::known_region;
 
 use crate::failure::{Failure, Result};
@@ -21,10 +21,16 @@ const SLOTS_DEFAULT: u32 = 1_000;
 /// Most slots and threads: beyond it a number is a mistake.
 const SLOTS_MAX: u32 = 25_000;
 const THREADS_MAX: u32 = 1_024;
+/// Least memory for loaded functions, in bytes: some tens of small ones, or one large one.
+const LOADED_BYTES_MIN: u64 = 16 << 20;
 /// The word for no emulated delay, for where a setting cannot be left out.
 const RTT_NONE: &str = "none";
 /// What exporters of metrics commonly use.
 const METRICS_PORT_EXAMPLE: u16 = 9464;
+/// Where HTTPS is served when nothing else is said.
+const HTTPS_PORT: u16 = 8443;
+/// The node's own certificate, in its data folder.
+const HTTPS_FOLDER: &str = "https";
 /// Most addresses to join by.
 const JOIN_MAX: usize = 64;
 /// How long a node is dead before it is replaced, unless something else is said, in ms: a restart
@@ -60,6 +66,20 @@ pub(crate) struct Flags {
     /// Where to listen for HTTP calls [default: 127.0.0.1:8080]
     #[arg(long, env = "NIGH_HTTP", value_name = "ADDRESS")]
     http: Option<String>,
+    /// Where to listen for HTTPS calls [default: 127.0.0.1:8443 with certificates, else nowhere]
+    #[arg(long, env = "NIGH_HTTPS", value_name = "ADDRESS")]
+    https: Option<String>,
+    /// Certificates for HTTPS: NAME.crt and NAME.key, or NAME/fullchain.pem and NAME/privkey.pem
+    #[arg(long, env = "NIGH_HTTPS_CERTIFICATES", value_name = "DIR")]
+    https_certificates: Option<PathBuf>,
+    /// Serve HTTPS with a certificate that the node signs itself, in its data folder
+    #[arg(long, env = "NIGH_HTTPS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(require_equals = true, value_name = "true|false")]
+    https_self_signed: Option<bool>,
+    /// Redirect HTTP calls that name a host to HTTPS, on the port of --https or on this one
+    #[arg(long, env = "NIGH_HTTPS_REDIRECT", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(require_equals = true, value_name = "true|false|PORT")]
+    https_redirect: Option<String>,
     /// Where to listen for the gRPC API [default: 127.0.0.1:7400]
     #[arg(long, env = "NIGH_API", value_name = "ADDRESS")]
     api: Option<String>,
@@ -111,6 +131,10 @@ pub(crate) struct Flags {
     /// Compilations at once [default: half the cores]
     #[arg(long, env = "NIGH_COMPILE_THREADS", value_name = "N")]
     compile_threads: Option<u32>,
+    /// Memory for loaded functions: beyond it those go that are used least for what they take
+    /// [default: 256MiB]
+    #[arg(long, env = "NIGH_LOADED_MEMORY", value_name = "SIZE")]
+    loaded_memory: Option<String>,
     /// How events are written to stderr [default: text]
     #[arg(long, env = "NIGH_LOG_FORMAT", value_enum, value_name = "text|json")]
     #[arg(hide_possible_values = true)]
@@ -147,6 +171,14 @@ impl Settings {
         let gossip = address("gossip", flags.gossip, 7402)?;
         let http = address("http", flags.http, 8080)?;
         let api = address("api", flags.api.map(without_scheme), 7400)?;
+        let data = required("data", flags.data)?;
+        let https = HttpsFlags {
+            listen: flags.https,
+            certificates: flags.https_certificates,
+            self_signed: flags.https_self_signed.unwrap_or(false),
+            redirect: flags.https_redirect,
+        };
+        let https = https.validate(&data)?;
         let metrics = flags.metrics.map(loopback).transpose()?;
         if flags.advertise.is_none() {
             for (what, listen) in [("peer", peer), ("gossip", gossip)] {
@@ -177,8 +209,9 @@ impl Settings {
             region,
             zone,
             location,
-            data: required("data", flags.data)?,
+            data,
             http,
+            https,
             api,
             peer,
             gossip,
@@ -196,6 +229,7 @@ impl Settings {
             slots: bounded("slots", flags.slots.unwrap_or(SLOTS_DEFAULT), SLOTS_MAX)?,
             guest_threads: threads("guest-threads", flags.guest_threads, cores)?,
             compile_threads: threads("compile-threads", flags.compile_threads, cores.div_ceil(2))?,
+            loaded_bytes_max: loaded_memory(flags.loaded_memory.as_deref())?,
         })
     }
 }
@@ -212,6 +246,10 @@ impl Flags {
             location: self.location.or(file.location),
             data: self.data.or(file.data),
             http: self.http.or(file.http),
+            https: self.https.or(file.https),
+            https_certificates: self.https_certificates.or(file.https_certificates),
+            https_self_signed: self.https_self_signed.or(file.https_self_signed),
+            https_redirect: self.https_redirect.or(file.https_redirect),
             api: self.api.or(file.api),
             peer: self.peer.or(file.peer),
             gossip: self.gossip.or(file.gossip),
@@ -228,6 +266,7 @@ impl Flags {
             slots: self.slots.or(file.slots),
             guest_threads: self.guest_threads.or(file.guest_threads),
             compile_threads: self.compile_threads.or(file.compile_threads),
+            loaded_memory: self.loaded_memory.or(file.loaded_memory),
             log_format: self.log_format.or(file.log_format),
         }
     }
@@ -249,6 +288,10 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         "location",
         "data",
         "http",
+        "https",
+        "https_certificates",
+        "https_self_signed",
+        "https_redirect",
         "api",
         "peer",
         "gossip",
@@ -265,6 +308,7 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         "slots",
         "guest_threads",
         "compile_threads",
+        "loaded_memory",
         "log_format",
     ])?;
     let text = |key| Ok(root.string(key)?.map(str::to_owned));
@@ -278,6 +322,10 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         location: text("location")?,
         data: root.string("data")?.map(PathBuf::from),
         http: text("http")?,
+        https: text("https")?,
+        https_certificates: root.string("https_certificates")?.map(PathBuf::from),
+        https_self_signed: root.boolean("https_self_signed")?,
+        https_redirect: redirect_of_file(root)?,
         api: text("api")?,
         peer: text("peer")?,
         gossip: text("gossip")?,
@@ -294,8 +342,63 @@ fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
         slots: root.count("slots", SLOTS_MAX)?,
         guest_threads: root.count("guest_threads", THREADS_MAX)?,
         compile_threads: root.count("compile_threads", THREADS_MAX)?,
+        loaded_memory: text("loaded_memory")?,
         log_format: log_format(root)?,
     })
+}
+
+/// True, false, or a port.
+fn redirect_of_file(root: &Section<'_>) -> std::result::Result<Option<String>, Bad> {
+    let key = "https_redirect";
+    if let Ok(redirect) = root.boolean(key) {
+        return Ok(redirect.map(|redirect| redirect.to_string()));
+    }
+    let port = root.count(key, u16::MAX.into());
+    let port = port.map_err(|_| root.bad(key, "write true, false, or a port from 1 to 65535"))?;
+    Ok(port.map(|port| port.to_string()))
+}
+
+/// The settings of HTTPS.
+struct HttpsFlags {
+    listen: Option<String>,
+    certificates: Option<PathBuf>,
+    self_signed: bool,
+    redirect: Option<String>,
+}
+
+impl HttpsFlags {
+    /// Nothing unless there is a certificate to show.
+    fn validate(self, data: &Path) -> Result<Option<Https>> {
+        let redirect = self.redirect.as_deref().unwrap_or("false");
+        let (certificates, self_made) = match (self.certificates, self.self_signed) {
+            (Some(_), true) => {
+                return Err(Failure::usage(
+                    "--https-certificates and --https-self-signed are two ways",
+                )
+                .why("a node shows the certificates of a folder, or the one that it signs itself")
+                .hint("leave one of them out"));
+            }
+            (Some(folder), false) => (folder, false),
+            (None, true) => (data.join(HTTPS_FOLDER), true),
+            (None, false) if self.listen.is_none() && redirect == "false" => return Ok(None),
+            (None, false) => {
+                return Err(Failure::usage("HTTPS takes a certificate")
+                    .why("--https or --https-redirect was given without one")
+                    .hint("name a folder of them with --https-certificates DIR, or let the node sign its own with --https-self-signed"));
+            }
+        };
+        let listen = address("https", self.listen, HTTPS_PORT)?;
+        let redirect = match redirect {
+            "false" => None,
+            "true" => Some(listen.port()),
+            port => Some(port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| {
+                Failure::usage(format!("--https-redirect: `{port}` is no port"))
+                    .why("it is the port by which callers reach HTTPS, when that is not the one of --https")
+                    .hint("such as --https-redirect=443")
+            })?),
+        };
+        Ok(Some(Https { listen, certificates, self_made, redirect }))
+    }
 }
 
 fn log_format(root: &Section<'_>) -> std::result::Result<Option<LogFormat>, Bad> {
@@ -454,6 +557,19 @@ fn replace_after(given: Option<&str>) -> Result<Duration> {
     }
 }
 
+fn loaded_memory(given: Option<&str>) -> Result<u64> {
+    let Some(given) = given else { return Ok(LOADED_BYTES_MAX) };
+    let bad = |why: String| {
+        Failure::usage(format!("--loaded-memory: `{given}` is not valid"))
+            .why(why)
+            .hint("write a size of at least 16MiB, such as --loaded-memory 1GiB")
+    };
+    match units::size(given).map_err(bad)? {
+        bytes if bytes >= LOADED_BYTES_MIN => Ok(bytes),
+        _ => Err(bad("it is too small to be of use".to_owned())),
+    }
+}
+
 fn bounded(what: &str, number: u32, max: u32) -> Result<u32> {
     if (1..=max).contains(&number) {
         Ok(number)
@@ -490,6 +606,7 @@ mod tests {
         assert_eq!(config.http.to_string(), "127.0.0.1:8080");
         assert_eq!(config.gossip.port(), 7402);
         assert_eq!(config.slots, SLOTS_DEFAULT);
+        assert_eq!(config.loaded_bytes_max, LOADED_BYTES_MAX);
         assert!(config.location.is_some(), "eu-west-1 is known");
     }
 
@@ -507,6 +624,59 @@ mod tests {
     }
 
     #[test]
+    fn https_is_served_where_there_is_a_certificate() {
+        let https = |change: fn(&mut Flags)| {
+            let mut flags = flags();
+            change(&mut flags);
+            Settings(flags).validate().unwrap().https
+        };
+        assert_eq!(https(|_| ()), None);
+        let own = https(|flags| flags.https_self_signed = Some(true)).unwrap();
+        assert_eq!((own.listen.to_string().as_str(), own.self_made), ("127.0.0.1:8443", true));
+        assert_eq!((own.certificates.to_str(), own.redirect), (Some("data/https"), None));
+        for (given, redirect) in [("true", Some(443)), ("8443", Some(8443)), ("false", None)] {
+            let mut flags = flags();
+            flags.https = Some("0.0.0.0:443".into());
+            flags.https_certificates = Some("certificates".into());
+            flags.https_redirect = Some(given.into());
+            let https = Settings(flags).validate().unwrap().https.unwrap();
+            assert_eq!((https.redirect, https.self_made), (redirect, false), "{given}");
+        }
+        for change in
+            [(|flags| flags.https = Some("0.0.0.0:8443".into())) as fn(&mut Flags), |flags| {
+                flags.https_redirect = Some("true".into())
+            }]
+        {
+            assert!(said(change).contains("--https-certificates DIR"));
+        }
+        let both = said(|flags| {
+            flags.https_self_signed = Some(true);
+            flags.https_certificates = Some("certificates".into());
+        });
+        assert!(both.contains("two ways"), "{both}");
+        let no_port = said(|flags| {
+            flags.https_self_signed = Some(true);
+            flags.https_redirect = Some("0".into());
+        });
+        assert!(no_port.contains("`0` is no port"), "{no_port}");
+    }
+
+    #[test]
+    fn a_file_may_name_the_port_of_the_redirect_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.toml");
+        for (text, redirect) in [("true", Some(8443)), ("443", Some(443)), ("false", None)] {
+            let text = format!("https_self_signed = true\nhttps_redirect = {text}");
+            std::fs::write(&path, text).unwrap();
+            let config = Settings::collect(flags(), Some(&path)).unwrap().validate().unwrap();
+            assert_eq!(config.https.unwrap().redirect, redirect);
+        }
+        std::fs::write(&path, "https_redirect = \"yes\"").unwrap();
+        let said = Settings::collect(flags(), Some(&path)).unwrap_err().to_string();
+        assert!(said.contains("true, false, or a port"), "{said}");
+    }
+
+    #[test]
     fn the_url_that_other_commands_take_is_an_address_too() {
         for api in ["10.0.0.1:7400", "https://10.0.0.1:7400", "http://10.0.0.1:7400/"] {
             let flags = Flags { api: Some(api.into()), ..flags() };
@@ -519,7 +689,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.toml");
         let file = "name = \"file\"\nregion = \"us-east-1\"\nbootstrap = true\nslots = 7\nlog_format = \"json\"\n\
-                    peer = \"10.0.0.1:7401\"";
+                    peer = \"10.0.0.1:7401\"\nloaded_memory = \"1GiB\"";
         std::fs::write(&path, file).unwrap();
         let flags = Flags { join: Some(vec!["b:7401".into()]), ..flags() };
         let text = Flags { log_format: Some(LogFormat::Text), ..flags.clone() };
@@ -530,6 +700,7 @@ mod tests {
         assert_eq!((config.name.as_str(), config.region.as_str()), ("a", "eu-west-1"));
         assert_eq!(config.start, Start::Join(vec!["b:7401".into()]));
         assert_eq!((config.slots, config.peer.to_string().as_str()), (7, "10.0.0.1:7401"));
+        assert_eq!(config.loaded_bytes_max, 1 << 30);
     }
 
     #[test]
@@ -585,6 +756,10 @@ mod tests {
         for duration in ["1s", "48h", "soon"] {
             let said = said(|flags| flags.replace_after = Some(duration.into()));
             assert!(said.contains("--replace-after"), "{said}");
+        }
+        for size in ["1MiB", "much"] {
+            let said = said(|flags| flags.loaded_memory = Some(size.into()));
+            assert!(said.contains("--loaded-memory"), "{said}");
         }
         assert!(said(|flags| flags.rtt_matrix = Some("none.csv".into())).contains("none.csv"));
         let both = said(|flags| {

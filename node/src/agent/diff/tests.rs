@@ -154,6 +154,32 @@ fn an_idle_function_rests_ready_and_a_steady_one_stays_warm() {
 }
 
 #[test]
+fn what_is_not_called_is_loaded_only_into_what_calls_leave_free() {
+    let (mut state, _) = one_function();
+    let mut here = Here::default();
+    here.components.insert(component("a"), 0);
+    here.compiled.insert(component("a"));
+    here.memory = Memory { bytes: 91 << 20, bytes_max: 100 << 20, components: 9 };
+    assert_eq!(steps_of(&state, &here, 0), [], "there is no room");
+    assert_eq!(settled(&wants(&state), &here, 9, 0).lag, [], "and nobody waits for it");
+
+    let mut steady = spec(component("a"), &[]);
+    steady.scale.min_warm = 1;
+    add_revision(&mut state, "a", 10, steady);
+    assert_eq!(steps_of(&state, &here, 0), [Action::Load(function(10))], "it is promised");
+    assert_eq!(settled(&wants(&state), &here, 9, 0).lag, [RevisionId(10)]);
+
+    for id in 11..20 {
+        add_revision(&mut state, "b", id, spec(component("a"), &[]));
+        assign(&mut state, id, &[(1, Warm)]);
+    }
+    here.memory.bytes = (90 << 20) - 3 * FUNCTION_BYTES;
+    assert_eq!(steps_of(&state, &here, 0).len(), 3);
+    here.memory.components = COMPONENTS_MAX;
+    assert_eq!(steps_of(&state, &here, 0), [Action::Load(function(10))], "they are too many");
+}
+
+#[test]
 fn an_upload_waits_for_its_revision_and_leaves_where_it_may_not_be() {
     let mut state = state();
     let mut here = Here::default();

@@ -3,7 +3,10 @@
 mod forwarding;
 mod grpc;
 mod http;
+mod https;
+mod overload;
 mod stops;
+mod strain;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,10 +30,13 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use super::{Gateway, GatewayParts, peer_invoke_service, public_invoke_service, serve_http};
+use super::{
+    Gateway, GatewayParts, Transport, peer_invoke_service, public_invoke_service, serve_http,
+};
 use crate::agent::{Agent, Setup};
 use crate::decided::Decided;
 use crate::gossip::Filter;
+use crate::identity::testing::Authority;
 use crate::peer::{Link, Peers};
 use crate::seen::{Liveness, NodeSeen, Seen, View};
 use crate::stopping::Stopping;
@@ -57,11 +63,12 @@ pub(super) struct Deployed {
     pub(super) component: &'static [u8],
     pub(super) nodes: &'static [u64],
     pub(super) change: fn(&mut FunctionSpec),
+    pub(super) tier: Tier,
 }
 
 impl Deployed {
     pub(super) fn new(app: &'static str, component: &'static [u8], nodes: &'static [u64]) -> Self {
-        Self { app, component, nodes, change: |_| () }
+        Self { app, component, nodes, change: |_| (), tier: Tier::Warm }
     }
 }
 
@@ -115,6 +122,9 @@ impl Cluster {
             for app in deployed {
                 node.put(app.component).await;
             }
+        }
+        this.gossip(None);
+        for node in &this.nodes {
             node.decided.publish(Arc::clone(&state));
         }
         for node in &this.nodes {
@@ -132,6 +142,8 @@ impl Cluster {
             let mut seen = NodeSeen { liveness: Liveness::Alive, ..NodeSeen::default() };
             seen.report.draining = leaving == Some(at);
             seen.report.load.slots = node.engine.slots();
+            // Another one each: every node compiles for itself.
+            seen.report.engine = at.to_string();
             seen.report.warm = Filter::of(present.warm.iter());
             seen.report.ready = Filter::of(present.ready.iter());
             view.nodes.insert(NodeId(at as u64 + 1), seen);
@@ -169,7 +181,7 @@ impl Node {
     async fn start(id: u64, peer: TcpListener, cut: CancellationToken, state: &State) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = ArtifactStore::open(folder.path(), Arc::new(RealDisk), [7; 32]).unwrap();
-        let config = EngineConfig { slots: 16, threads: 1, ..EngineConfig::default() };
+        let config = EngineConfig { slots: 64, threads: 1, ..EngineConfig::default() };
         let engine = Engine::new(config).unwrap();
         let decided = Decided::new(Arc::new(State::default()));
         let seen = Seen::default();
@@ -184,6 +196,7 @@ impl Node {
             peers: peers.clone(),
             store: Arc::new(store),
             engine: engine.clone(),
+            identity: Authority::new().own(id),
             compile_threads: 1,
         };
         let (agent, work) = Agent::new(setup, stop.clone()).unwrap();
@@ -208,7 +221,8 @@ impl Node {
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (http_at, api_at) = (http.local_addr().unwrap(), api.local_addr().unwrap());
         let stopping = Stopping::closing_with(stop.clone());
-        tokio::spawn(serve_http(http, gateway.clone(), stopping.clone()));
+        let plain = Transport::Plain { redirect: None };
+        tokio::spawn(serve_http(http, plain, gateway.clone(), stopping.clone()));
         tokio::spawn(
             Server::builder()
                 .add_service(public_invoke_service(gateway.clone()))
@@ -330,7 +344,7 @@ fn register(state: &mut State, id: u64, peer: &str) {
 }
 
 fn deploy(state: &mut State, revision: u64, deployed: &Deployed) {
-    let &Deployed { app, component, nodes, change } = deployed;
+    let &Deployed { app, component, nodes, change, tier } = deployed;
     let (app, id) = (AppName::new(app).unwrap(), RevisionId(revision));
     let mut spec = FunctionSpec::new(Digest::of(component), component.len() as u64);
     change(&mut spec);
@@ -347,7 +361,7 @@ fn deploy(state: &mut State, revision: u64, deployed: &Deployed) {
         changed: 1,
     };
     state.apps.insert(app, Arc::new(deployed));
-    let nodes = nodes.iter().map(|id| (NodeId(*id), Tier::Warm)).collect();
+    let nodes = nodes.iter().map(|id| (NodeId(*id), tier)).collect();
     let function = FunctionRef { revision: id, function };
     state.assignments.insert(function, Arc::new(Assignment { nodes }));
 }

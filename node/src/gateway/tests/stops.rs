@@ -10,6 +10,8 @@ use nigh_model::{FunctionSpec, RequestId};
 use super::super::call::Ask;
 use super::super::deadline::Deadline;
 use super::super::find;
+use super::super::headers::Description;
+use super::super::trace::Trace;
 use super::{Cluster, Deployed, ECHO, HELLO, WORK, bytes, component, problem, until};
 
 fn deployed(
@@ -115,14 +117,21 @@ async fn a_caller_that_takes_nothing_keeps_no_place_beyond_the_deadline() {
     let gateway = &cluster.nodes[0].gateway;
     let decision = gateway.core().decided.now();
     let path = "/drip/drip?n=10000&ms=5";
-    let (target, _) = find::by_path(&decision, None, "/drip/drip").unwrap();
+    let (target, matched) = find::by_path(&decision, None, "/drip/drip").unwrap();
     let began = tokio::time::Instant::now();
     let deadline = Deadline::new(began, target.spec.limits.timeout_ms, None);
     let body = Full::default().map_err(|never| match never {}).boxed_unsync();
     let ask = Ask {
         target,
         request: Request::get(path).body(body).unwrap(),
-        url: format!("http://localhost{path}"),
+        description: Description {
+            uri: path.parse().unwrap(),
+            matched,
+            url: format!("http://localhost{path}"),
+            from: None,
+            trace: Trace::of(&http::HeaderMap::new()),
+            is_tls: false,
+        },
         request_id: RequestId::new("first").unwrap(),
         began,
         deadline,

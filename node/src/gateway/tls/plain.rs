@@ -1,9 +1,9 @@
-//! What a caller is told that does not speak TLS to the API port.
+//! What a caller is told that does not speak TLS to a port that does.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::gateway::Socket;
+use crate::gateway::socket::Socket;
 
 /// How HTTP/2 begins (RFC 9113 §3.4): with the method of no HTTP/1 request.
 const PREFACE: &[u8] = b"PRI ";
