@@ -7,6 +7,9 @@
 //! `clients revisions CREDENTIALS ADDRESS CLIENTS COUNT COMPONENT`: the same number of commits, each of
 //! a new revision of the client's one app, so that the state stays as large as it is.
 //!
+//! `clients tokens CREDENTIALS ADDRESS CLIENTS COUNT`: makes so many tokens that expire at once: each is
+//! one entry of the log, as a put of etcd's is, and the next one clears it away.
+//!
 //! `clients etcd ADDRESS CLIENTS COUNT`: puts a value of about the size of such a command.
 //!
 //! Each of these prints one line of JSON: how many, the seconds of all, and what one takes.
@@ -25,10 +28,14 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use nigh_model::Digest;
+use nigh_proto::v1::access_client::AccessClient;
 use nigh_proto::v1::apps_client::AppsClient;
 use nigh_proto::v1::artifacts_client::ArtifactsClient;
+use nigh_proto::v1::create_token_request::Kind;
 use nigh_proto::v1::upload_request::Part;
-use nigh_proto::v1::{AppSpec, Artifact, DeployRequest, FunctionSpec, UploadRequest};
+use nigh_proto::v1::{
+    ApiAccess, AppSpec, Artifact, CreateTokenRequest, DeployRequest, FunctionSpec, UploadRequest,
+};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
@@ -66,13 +73,18 @@ async fn main() {
                 let size = (clients.parse().unwrap(), count.parse().unwrap());
                 Box::pin(deploy(nigh, *kind == "apps", size, components)).await;
             }
+            ["tokens", credentials, address, clients, count] => {
+                let nigh = Nigh::new(Path::new(credentials), address);
+                let size = (clients.parse().unwrap(), count.parse().unwrap());
+                Box::pin(make_tokens(nigh, size)).await;
+            }
             ["etcd", address, clients, count] => {
                 Box::pin(put(address, (clients.parse().unwrap(), count.parse().unwrap()))).await;
             }
             ["tls", address, hosts] => Box::pin(call_hosts(address, Path::new(hosts))).await,
             _ => println!(
-                "usage: clients apps|revisions CREDENTIALS ADDRESS CLIENTS COUNT COMPONENT… | etcd \
-                 ADDRESS CLIENTS COUNT | tls ADDRESS FILE"
+                "usage: clients apps|revisions CREDENTIALS ADDRESS CLIENTS COUNT COMPONENT… | \
+                 tokens CREDENTIALS ADDRESS CLIENTS COUNT | etcd ADDRESS CLIENTS COUNT | tls ADDRESS FILE"
             ),
         }
     };
@@ -221,6 +233,23 @@ async fn deploy(nigh: Nigh, apps: bool, (clients, count): Size, components: &[&s
         async move {
             let answer = client.deploy(request).await.unwrap().into_inner();
             assert!(answer.changed, "every write is a change");
+            client
+        }
+    })
+    .await;
+}
+
+async fn make_tokens(nigh: Nigh, (clients, count): Size) {
+    let mut connected = Vec::new();
+    for _ in 0..clients {
+        connected.push(AccessClient::new(nigh.connect().await));
+    }
+    run(connected, count, move |mut client: AccessClient<Channel>, _, n| {
+        let kind = Kind::Api(ApiAccess { role: "viewer".to_owned() });
+        let (name, ttl_ms) = (format!("measured-{n}"), 1);
+        let request = nigh.request(CreateTokenRequest { kind: Some(kind), name, ttl_ms });
+        async move {
+            client.create_token(request).await.unwrap();
             client
         }
     })

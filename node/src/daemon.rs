@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_model::NodeId;
-use nigh_runtime::{Engine, EngineConfig};
+use nigh_runtime::{Behind, Engine, EngineConfig};
 use nigh_storage::raft::Published;
 use nigh_storage::stores::{LOG_FOLDER, Options};
 use nigh_storage::wal::SEGMENT_BYTES;
@@ -29,7 +29,7 @@ use crate::decided::Decided;
 use crate::error::Error;
 use crate::gateway::{
     Certificates, Gateway, GatewayParts, Handshakes, LOOK_INTERVAL, Reader, Transport,
-    make_certificate, peer_invoke_service, public_invoke_service, serve_http,
+    keep_giving_back, make_certificate, peer_invoke_service, public_invoke_service, serve_http,
 };
 use crate::gossip::{Gossip, GossipConfig, GossipTiming, Keys};
 use crate::identity;
@@ -200,6 +200,7 @@ async fn start(
     let running = control::start(parts, &stop, fail).await?;
     let control = running.control.clone();
 
+    let behind = Behind::start("behind").map_err(|error| Error::Internal(error.to_string()))?;
     let setup = Setup {
         own,
         region: config.region.clone(),
@@ -210,6 +211,7 @@ async fn start(
         engine: engine.clone(),
         identity: own_identity.clone(),
         compile_threads: config.compile_threads,
+        behind: behind.clone(),
     };
     let made = {
         let stop = stop.clone();
@@ -319,6 +321,7 @@ async fn start(
         identity: own_identity.clone(),
         keys,
         room,
+        behind,
     };
     tasks.spawn(
         peer_server.serve(listeners.peer, stopping.parting.clone()).instrument(span.clone()),
@@ -345,6 +348,7 @@ async fn start(
         Box::pin(keep_measuring(own, decided.clone(), peers.clone(), stop.clone())),
         Box::pin(keep_copies_elsewhere(own, decided.clone(), agent.copies.clone(), stop.clone())),
         Box::pin(keep_reporting(report, stopping.leaving.clone(), stop.clone())),
+        Box::pin(keep_giving_back(metrics.clone(), stop.clone())),
         Box::pin(room::keep_looking(config.data.clone(), looked, stop.clone())),
         Box::pin(
             identity::Keeper { own: own_identity, control: control.clone() }.keep(stop.clone()),

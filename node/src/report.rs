@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use nigh_model::NodeId;
-use nigh_runtime::Engine;
+use nigh_runtime::{Behind, Engine};
 use nigh_storage::LogStore;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, after};
 use crate::control::prefix;
 use crate::decided::Decided;
 use crate::gossip::{Filter, Keys, Publisher};
@@ -22,6 +22,8 @@ const LOAD_INTERVAL: Duration = Duration::from_millis(500);
 /// After a look at what the node has it rests so many times as long as that took: with many functions
 /// that change at once a look sees many changes.
 const REST_TIMES: u32 = 4;
+/// For what calls have loaded meanwhile it rests so many times as long.
+const REST_TIMES_AFTER_LOADS: u32 = 200;
 
 /// Where what a node says of itself comes from, and where it goes to.
 pub(crate) struct Told {
@@ -43,6 +45,8 @@ pub(crate) struct Told {
     pub(crate) room: watch::Receiver<Option<Room>>,
     /// Tells it.
     pub(crate) publisher: Publisher,
+    /// Where it looks around.
+    pub(crate) behind: Behind,
 }
 
 /// Publishes what this node says of itself, until cancelled. It says that it drains when that is
@@ -52,7 +56,8 @@ pub(crate) async fn keep_reporting(
     leaving: CancellationToken,
     stop: CancellationToken,
 ) {
-    let Told { own, decided, agent, engine, log, identity, keys, mut room, publisher } = told;
+    let Told { own, decided, agent, engine, log, identity, keys, mut room, publisher, behind } =
+        told;
     let mut process = Process::new();
     let mut cpu = 0.0;
     let mut settled = agent.settled.clone();
@@ -64,12 +69,19 @@ pub(crate) async fn keep_reporting(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let began = Instant::now();
-        let present = agent.shelf.present();
+        // Before it looks: what changes meanwhile is looked at again.
         changes.borrow_and_update();
-        let drains = decided.now().state.is_draining(own);
         let done = settled.borrow_and_update().clone();
         shelf.borrow_and_update();
         keys_changed.borrow_and_update();
+        let shelf_now = agent.shelf.clone();
+        let looked = behind.run(move || {
+            let present = shelf_now.present();
+            let (warm, ready) = (Filter::of(present.warm.iter()), Filter::of(present.ready.iter()));
+            (present, warm, ready)
+        });
+        let Some((present, warm, ready)) = looked.await else { return };
+        let drains = decided.now().state.is_draining(own);
         publisher.publish(&Report {
             load: Load {
                 running: engine.running(),
@@ -82,8 +94,8 @@ pub(crate) async fn keep_reporting(
             draining: leaving.is_cancelled() || drains,
             settled: done.index,
             lag: done.lag,
-            warm: Filter::of(present.warm.iter()),
-            ready: Filter::of(present.ready.iter()),
+            warm,
+            ready,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             identity: Some(identity_report(&identity)),
             keys: keys.ring().in_use(),
@@ -91,7 +103,9 @@ pub(crate) async fn keep_reporting(
             room: *room.borrow_and_update(),
             engine: engine.fingerprint().to_owned(),
         });
-        let rest = (began.elapsed() * REST_TIMES).min(LOAD_INTERVAL);
+        let took = began.elapsed();
+        let rest = (took * REST_TIMES).min(LOAD_INTERVAL);
+        let loads_seen = Instant::now() + (took * REST_TIMES_AFTER_LOADS).min(LOAD_INTERVAL);
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(rest) => {}
@@ -101,7 +115,7 @@ pub(crate) async fn keep_reporting(
             () = leaving.cancelled(), if !left => left = true,
             changed = changes.changed() => if changed.is_err() { return },
             changed = settled.changed() => if changed.is_err() { return },
-            changed = shelf.changed() => if changed.is_err() { return },
+            changed = after(loads_seen, &mut shelf) => if changed.is_err() { return },
             changed = keys_changed.changed() => if changed.is_err() { return },
             Ok(()) = room.changed() => {}
             _ = ticks.tick() => cpu = process.cpu(),

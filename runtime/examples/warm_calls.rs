@@ -46,6 +46,7 @@ async fn call(loaded: Loaded, count: usize) {
         let answer = loaded.call(Call {
             request: Request::get("http://count.example/").body(body).unwrap(),
             describe: None,
+            account: 0,
             limits: Limits { timeout_ms: LONG.as_millis() as u64, ..Limits::default() },
             deadline: Instant::now() + LONG,
             env: env.clone(),

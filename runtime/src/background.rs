@@ -12,7 +12,6 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// How willing the threads are to let others go first: as much as the system knows. They still
 /// get a sixtieth of a core on which somebody else never rests, so that a deploy ends at last.
-#[cfg(target_os = "linux")]
 const NICENESS: i32 = 19;
 
 /// The threads that compile for one engine; made when first used.
@@ -36,7 +35,7 @@ fn start() -> Option<ThreadPool> {
     let pool = ThreadPoolBuilder::new()
         .num_threads(available_parallelism().map_or(1, usize::from))
         .thread_name(|n| format!("compile-{n}"))
-        .start_handler(|_| step_back())
+        .start_handler(|_| step_back_by(NICENESS))
         .build();
     if let Err(error) = &pool {
         tracing::warn!(%error, "no threads to compile on: compilations may delay calls");
@@ -46,33 +45,35 @@ fn start() -> Option<ThreadPool> {
 
 /// Lets all others go before this thread.
 #[cfg(target_os = "linux")]
-fn step_back() {
+pub(crate) fn step_back_by(niceness: i32) {
     // SAFETY: the call reads three numbers and touches no memory. On Linux the 0 is this thread,
     // and no other.
-    let failed = unsafe { libc::setpriority(libc::PRIO_PROCESS as _, 0, NICENESS) } != 0;
+    let failed = unsafe { libc::setpriority(libc::PRIO_PROCESS as _, 0, niceness) } != 0;
     if failed {
         let error = std::io::Error::last_os_error();
-        tracing::warn!(%error, "compilations go on at the priority of calls");
+        tracing::warn!(%error, "what runs in the background has the priority of calls");
     }
 }
 
 /// Elsewhere the priority is that of the whole process, which must keep it.
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+pub(crate) fn step_back_by(_: i32) {}
+
+/// The niceness of the thread that asks.
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+pub(crate) fn niceness() -> i32 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    // The name of the thread stands in brackets and may hold spaces.
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields.split_ascii_whitespace().nth(16).unwrap().parse().unwrap()
+}
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use rayon::prelude::*;
-
-    /// The niceness of the thread that asks.
-    fn niceness() -> i32 {
-        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-        // The name of the thread stands in brackets and may hold spaces.
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        fields.split_ascii_whitespace().nth(16).unwrap().parse().unwrap()
-    }
 
     #[test]
     fn what_compiles_steps_back_and_who_asked_for_it_does_not() {

@@ -12,7 +12,6 @@ use futures::FutureExt;
 use http::{HeaderMap, Request, Response, header};
 use nigh_model::spec::{Limits, OutboundRule};
 use tokio::sync::oneshot;
-use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
@@ -31,7 +30,7 @@ use crate::outbound::Outbound;
 use crate::output::{LogSink, Output};
 use crate::pipe::Reader;
 use crate::task::Task;
-use crate::{Failure, gather, headers};
+use crate::{Failure, gather, headers, turns};
 
 /// Most bytes that a guest hands to the host in one host call; no interface needs more.
 const HOSTCALL_BYTES_MAX: usize = 4 << 20;
@@ -45,6 +44,8 @@ pub struct Call {
     pub request: Request<RequestBody>,
     /// What the guest sees of headers besides: made when it asks for them, as not all do.
     pub describe: Option<Describe>,
+    /// Whose call it is: threads are shared out by accounts.
+    pub account: u64,
     /// What the call may use.
     pub limits: Limits,
     /// When the call ends, its answer's body included.
@@ -79,7 +80,7 @@ impl Loaded {
         let limits = call.limits;
         let method = call.request.method().clone();
         let meter = Meter::new(call.deadline, Duration::from_millis(limits.cpu_ms));
-        let usage = Arc::new(Usage::new(meter));
+        let usage = Arc::new(Usage::new(call.account, meter));
         let overrun = Overrun::new(limits.body_bytes);
         let (answer_sender, answer) = oneshot::channel();
         let (end_sender, mut end) = oneshot::channel();
@@ -150,9 +151,10 @@ impl Place {
                 store.limiter(|host| &mut host.limiter);
                 store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
                 store.epoch_deadline_callback(|store| match store.data().usage.tick() {
-                    // Until all others that wait on this thread had their turn, and it has looked at its
-                    // sockets: not only to the end of its queue.
-                    Verdict::Go => Ok(UpdateDeadline::YieldCustom(1, Box::pin(yield_now()))),
+                    Verdict::Go => {
+                        let turn = Arc::clone(&store.data().usage).turn();
+                        Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
+                    }
                     stop => Err(Stop(stop).into()),
                 });
                 Instance { store, made: None, uses: 0, slot }
@@ -217,7 +219,11 @@ async fn run(
     answer: oneshot::Sender<Answer>,
     end: oneshot::Sender<Result<(), Failure>>,
 ) {
-    let Call { request, describe, limits, deadline, env, outbound, logs, guard } = call;
+    let Call { request, describe, account, limits, deadline, env, outbound, logs, guard } = call;
+    if turns::is_to_wait(account) {
+        // Whose time is over by then is told so below.
+        let _ = timeout_at(deadline, Arc::clone(&usage).turn()).await;
+    }
     let limit_ms = deadline.saturating_duration_since(Instant::now()).as_millis();
     let limit_ms = u64::try_from(limit_ms).unwrap_or(u64::MAX);
     let given = (env, outbound, logs);

@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-/// Most bytes of one connection that wait to be handed over: an answer of a page. More is written at once.
+/// Most bytes of a caller's connection that wait to be handed over: an answer of a page. More is written at once.
 const BYTES_MAX: usize = 4 << 10;
 /// Most connections that are served by one system call.
 const AT_ONCE_MAX: usize = 64;
@@ -83,6 +83,8 @@ impl Mover {
 struct Line {
     socket: RawFd,
     bytes: Vec<u8>,
+    /// So many of them may wait.
+    bytes_max: usize,
     /// Whether it is part of the round. If not, bytes that are left wait for a slow caller.
     joined: bool,
     /// What became of bytes that were taken.
@@ -94,12 +96,18 @@ struct Line {
 }
 
 impl Gathered {
-    /// Of this connection.
+    /// Of a caller's connection.
     pub fn new(stream: TcpStream) -> Self {
+        Self::with_room(stream, BYTES_MAX)
+    }
+
+    /// Of a connection of many calls, of which so many bytes may wait to be handed over.
+    pub fn with_room(stream: TcpStream, bytes_max: usize) -> Self {
         let socket = stream.as_raw_fd();
         let line = Line {
             socket,
             bytes: Vec::new(),
+            bytes_max,
             joined: false,
             failed: None,
             moves: false,
@@ -131,7 +139,7 @@ impl Gathered {
             return Poll::Ready(Err(error));
         }
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
-        let is_short = line.bytes.len() + length <= BYTES_MAX;
+        let is_short = line.bytes.len() + length <= line.bytes_max;
         // Behind bytes that wait for a slow caller it waits too.
         let is_open = line.joined || line.bytes.is_empty();
         if is_short && is_open && (line.joined || join(&self.line)) {

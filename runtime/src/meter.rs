@@ -1,13 +1,15 @@
 //! What a call may still use: decided from times that are handed in.
 
 use std::cell::Cell;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::Failure;
 use crate::clock::Stopwatch;
+use crate::turns::{self, Turn};
 
 thread_local! {
     static GUEST_TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
@@ -20,18 +22,24 @@ pub fn guest_time() -> Duration {
 
 /// What a call has used; shared with whoever holds its answer.
 #[derive(Debug)]
-pub struct Usage(Mutex<State>);
+pub struct Usage {
+    account: u64,
+    /// Whether the guest was seen busy for a whole tick.
+    busy: AtomicBool,
+    state: Mutex<State>,
+}
 
 impl Usage {
-    pub(crate) fn new(meter: Meter) -> Self {
-        Self(Mutex::new(State {
+    pub(crate) fn new(account: u64, meter: Meter) -> Self {
+        let state = State {
             meter,
             slice: None,
-            busy: false,
+            ticket: None,
             memory_bytes_peak: 0,
             ended: false,
             failure: None,
-        }))
+        };
+        Self { account, busy: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     /// CPU time so far; final when [`ended`](Self::ended).
@@ -56,13 +64,23 @@ impl Usage {
 
     /// Whether it has run for a whole tick once, and will take its thread for as long again.
     pub(crate) fn is_busy(&self) -> bool {
-        self.state().busy
+        self.busy.load(Relaxed)
+    }
+
+    /// Waits until the guest has its next turn on this thread.
+    pub(crate) async fn turn(self: Arc<Self>) {
+        let (ticket, ran) = {
+            let state = self.state();
+            (state.ticket, state.meter.cpu)
+        };
+        let ticket = Turn::of(self.account, ticket, ran).await;
+        self.state().ticket = ticket;
     }
 
     /// The guest gets a thread, if it may go on.
     pub(crate) fn slice_begins(&self) -> Verdict {
         let mut state = self.state();
-        state.slice = Some(Stopwatch::start(state.busy));
+        state.slice = Some(Stopwatch::start(self.is_busy()));
         state.meter.judge(Duration::ZERO, Instant::now())
     }
 
@@ -71,14 +89,17 @@ impl Usage {
         let mut state = self.state();
         let slice = state.slice.take().map_or(Duration::ZERO, |slice| slice.elapsed());
         state.meter.settle(slice);
+        let verdict = state.meter.judge_cpu(Duration::ZERO);
+        drop(state);
         GUEST_TIME.set(GUEST_TIME.get().saturating_add(slice));
-        state.meter.judge_cpu(Duration::ZERO)
+        turns::took(self.account, slice);
+        verdict
     }
 
     /// An epoch has passed while the guest ran.
     pub(crate) fn tick(&self) -> Verdict {
-        let mut state = self.state();
-        state.busy = true;
+        self.busy.store(true, Relaxed);
+        let state = self.state();
         let slice = state.slice.as_ref().map_or(Duration::ZERO, Stopwatch::elapsed);
         state.meter.judge(slice, Instant::now())
     }
@@ -91,7 +112,7 @@ impl Usage {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,8 +120,8 @@ struct State {
     meter: Meter,
     /// The slice that runs now.
     slice: Option<Stopwatch>,
-    /// Whether the guest was seen busy for a whole tick.
-    busy: bool,
+    /// By which it has waited for its turn first.
+    ticket: Option<u64>,
     memory_bytes_peak: u64,
     ended: bool,
     failure: Option<Failure>,

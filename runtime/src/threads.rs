@@ -9,6 +9,8 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use crate::fair::Waiting;
+use crate::turns::Turns;
 use crate::{Error, gather};
 
 /// A thread looks at sockets and timers after this many slices of guests: with the tick, timers are
@@ -42,6 +44,7 @@ struct Worker {
     handle: Handle,
     /// What was given to it and has not ended.
     load: Arc<AtomicUsize>,
+    turns: Arc<Turns>,
 }
 
 /// Keeps the threads going; they end when it is dropped, with all that runs on them.
@@ -71,11 +74,17 @@ impl Threads {
                 .enable_all()
                 .build()
                 .map_err(internal)?;
-            workers.push(Worker { handle: runtime.handle().clone(), load: Arc::default() });
+            let turns = Arc::<Turns>::default();
+            workers.push(Worker {
+                handle: runtime.handle().clone(),
+                load: Arc::default(),
+                turns: Arc::clone(&turns),
+            });
             let (sender, stopped) = oneshot::channel::<()>();
             going.push(sender);
             let work = move || {
                 SET.set((id, n));
+                runtime.spawn(turns.begin());
                 match gather::begin() {
                     Some(gathering) => drop(runtime.spawn(gathering)),
                     None => tracing::info!("no io_submit here: each answer is sent by itself"),
@@ -105,6 +114,13 @@ impl Threads {
         self.inner.workers.iter().map(|worker| &worker.handle)
     }
 
+    /// Who waits for a turn on a thread, in the order of [`handles`](Self::handles), and how many of them are of
+    /// this account.
+    pub fn waiting(&self, thread: usize, account: u64) -> Waiting {
+        let worker = self.inner.workers.get(thread);
+        worker.map_or_else(Waiting::default, |worker| worker.turns.waiting(account))
+    }
+
     /// A place on the thread that has the least to do.
     ///
     /// # Panics
@@ -112,7 +128,7 @@ impl Threads {
     pub fn seat(&self) -> Seat {
         let workers = self.inner.workers.iter();
         let idlest = workers.min_by_key(|worker| worker.load.load(Relaxed));
-        let Worker { handle, load } = idlest.expect("an engine has a thread at least");
+        let Worker { handle, load, .. } = idlest.expect("an engine has a thread at least");
         load.fetch_add(1, Relaxed);
         Seat { handle: handle.clone(), load: Arc::clone(load) }
     }

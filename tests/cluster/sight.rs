@@ -8,18 +8,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::{
-    App, Cluster, Credentials, Layout, Needs, Node, Page, Ports, Seen, Start, repository, run,
-    wait_until,
+    App, Cluster, Credentials, Layout, Needs, Node, Ports, Seen, Start, repository, run, wait_until,
 };
 
 /// What the parser exits with when Python has no prometheus_client.
 const EXIT_SKIPPED: i32 = 77;
 /// What is seen of a node that died is seen everywhere by then.
 const SEEN_LIMIT: Duration = Duration::from_secs(20);
-
-async fn page(cluster: &Cluster, node: usize) -> Page {
-    Page::of(cluster.node(node).api(), cluster.credentials()).await
-}
 
 /// `nigh status -o json` and its exit status.
 async fn status(cluster: &Cluster, node: usize) -> (Option<i32>, Value) {
@@ -47,11 +42,11 @@ fn metrics_readiness_and_status_follow_a_deploy_a_call_and_kills() {
         let all = [0, 1, 2];
 
         // A deploy.
-        let before = page(&cluster, 0).await;
+        let before = cluster.metrics(0).await;
         assert_eq!(before.get("nigh_state_apps"), 0.0);
         cluster.deploy(0, &App::example("hello")).await;
         cluster.answers(&all, "/hello", Duration::from_secs(10)).await;
-        let after = page(&cluster, 0).await;
+        let after = cluster.metrics(0).await;
         let committed = "nigh_control_proposals_total{result=\"committed\"}";
         assert!(after.get(committed) > before.get(committed), "the deploy was proposed here");
         assert!(after.get("nigh_control_applied_index") > before.get("nigh_control_applied_index"));
@@ -61,7 +56,7 @@ fn metrics_readiness_and_status_follow_a_deploy_a_call_and_kills() {
         assert_eq!(after.get("nigh_state_apps"), 1.0);
         let (mut fetched, mut compiled, mut copied) = (0.0, 0.0, 0.0);
         for node in all {
-            let page = page(&cluster, node).await;
+            let page = cluster.metrics(node).await;
             assert_eq!(page.get("nigh_agent_ready"), 1.0, "one of each region has it");
             compiled += page.get("nigh_agent_compilations_total{result=\"ok\"}");
             copied += page.get("nigh_agent_copies_total{result=\"ok\"}");
@@ -72,12 +67,12 @@ fn metrics_readiness_and_status_follow_a_deploy_a_call_and_kills() {
         assert_eq!((compiled, copied), (1.0, 2.0), "one compiled it for all");
 
         // Calls.
-        let before = page(&cluster, 1).await;
+        let before = cluster.metrics(1).await;
         for _ in 0..5 {
             cluster.http(1).get("/hello").await.ok();
         }
         cluster.http(1).get("/nothing").await.problem(404, "NO_SUCH_APP");
-        let after = page(&cluster, 1).await;
+        let after = cluster.metrics(1).await;
         let grown = |series: &str| after.get(series) - before.get(series);
         assert_eq!(grown("nigh_gateway_calls_total{outcome=\"ok\",place=\"here\"}"), 5.0);
         assert_eq!(grown("nigh_gateway_calls_total{outcome=\"refused\",place=\"here\"}"), 1.0);
@@ -111,17 +106,17 @@ fn metrics_readiness_and_status_follow_a_deploy_a_call_and_kills() {
             Seen::when(nodes.iter().all(|node| node["free_bytes"].is_u64()), status)
         })
         .await;
-        let whole = page(&cluster, 0).await;
+        let whole = cluster.metrics(0).await;
         eprintln!("a page of {} bytes came in {:?}", whole.text.len(), whole.took);
         parse(&whole.text);
 
         // One node dies: the others see it, and nothing else changes.
         let leader = cluster.leader().await;
         let (first, other) = ((leader + 1) % 3, (leader + 2) % 3);
-        let elections = page(&cluster, other).await.get("nigh_raft_elections_total");
+        let elections = cluster.metrics(other).await.get("nigh_raft_elections_total");
         cluster.kill9(first);
         wait_until("the others see it dead", SEEN_LIMIT, || async {
-            let page = page(&cluster, other).await;
+            let page = cluster.metrics(other).await;
             let dead = page.get("nigh_state_nodes{liveness=\"dead\"}");
             Seen::when(dead == 1.0 && page.get("nigh_peer_ejected") == 1.0, page.text)
         })
@@ -132,7 +127,7 @@ fn metrics_readiness_and_status_follow_a_deploy_a_call_and_kills() {
         // What the dead node held moves to no other: each has its own region's.
         assert!(words(&found).is_subset(&expected.into()), "{found}");
         assert!(words(&found).contains("NODE_DEAD") && words(&found).contains("VOTERS_DEAD"));
-        let one_dead = page(&cluster, other).await;
+        let one_dead = cluster.metrics(other).await;
         assert!(one_dead.get("nigh_peer_ejections_total") >= 1.0);
         assert_eq!(one_dead.get("nigh_control_available"), 1.0);
         assert_eq!(one_dead.get("nigh_raft_elections_total"), elections, "the leader lives");
@@ -140,7 +135,7 @@ fn metrics_readiness_and_status_follow_a_deploy_a_call_and_kills() {
         // The leader dies too: no quorum, calls go on, and both are said.
         cluster.kill9(leader);
         wait_until("no quorum is known", SEEN_LIMIT, || async {
-            let page = page(&cluster, other).await;
+            let page = cluster.metrics(other).await;
             Seen::when(page.get("nigh_control_available") == 0.0, page.text)
         })
         .await;
@@ -152,14 +147,14 @@ fn metrics_readiness_and_status_follow_a_deploy_a_call_and_kills() {
         assert_eq!(code, 200, "{text}");
         assert!(text.starts_with("ready\nNO_QUORUM: "), "{text}");
         cluster.http(other).get("/hello").await.ok();
-        let alone = page(&cluster, other).await;
+        let alone = cluster.metrics(other).await;
         assert_eq!(alone.get("nigh_node_ready"), 1.0);
         assert!(alone.get("nigh_control_quorum_lost_seconds") > 0.0);
         let refused = "nigh_control_proposals_total{result=\"unavailable\"}";
         let before = alone.get(refused);
         cluster.try_deploy(other, &App::example("echo"), &[]).await.refused(5, &[]);
         // A deploy that reads first is refused before it is proposed.
-        assert!(page(&cluster, other).await.get(refused) >= before);
+        assert!(cluster.metrics(other).await.get(refused) >= before);
 
         cluster.restart(leader);
         cluster.restart(first);
@@ -169,7 +164,7 @@ fn metrics_readiness_and_status_follow_a_deploy_a_call_and_kills() {
             Seen::when(seen.0 == Some(0), seen)
         })
         .await;
-        let healed = page(&cluster, other).await;
+        let healed = cluster.metrics(other).await;
         // A leader that is back soon enough leads on in its term: then nobody was elected.
         let counted = healed.get("nigh_raft_elections_total") - elections;
         let terms = healed.get("nigh_raft_term") - one_dead.get("nigh_raft_term");

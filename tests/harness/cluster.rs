@@ -14,6 +14,7 @@ use super::call::Caller;
 use super::command::{self, Ran};
 use super::grpc::Api;
 use super::log::{self, Expected};
+use super::metrics::Page;
 use super::node::{Node, Start};
 use super::ports::Ports;
 use super::tls::Credentials;
@@ -238,6 +239,11 @@ impl Cluster {
     /// The API of a node, asked by somebody.
     pub(crate) fn api_of(&self, index: usize, credentials: &Credentials) -> Api {
         Api::new(self.nodes[index].api(), credentials)
+    }
+
+    /// What a node counts, asked by the admin.
+    pub(crate) async fn metrics(&self, index: usize) -> Page {
+        Page::of(self.nodes[index].api(), self.credentials()).await
     }
 
     /// What the admin is known by.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// What it answers.
@@ -15,6 +16,7 @@ pub(crate) const BODY: &str = "from outside\n";
 pub(crate) struct Server {
     asked: Arc<AtomicUsize>,
     held: Arc<AtomicUsize>,
+    released: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -25,10 +27,11 @@ impl Server {
         let listener = TcpListener::bind(address).await.expect("the port was claimed");
         let asked = Arc::new(AtomicUsize::new(0));
         let held = Arc::new(AtomicUsize::new(0));
-        let (counter, holds) = (asked.clone(), held.clone());
+        let released = Arc::new(Notify::new());
+        let (counter, holds, release) = (asked.clone(), held.clone(), released.clone());
         let task = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let (counter, holds) = (counter.clone(), holds.clone());
+                let (counter, holds, release) = (counter.clone(), holds.clone(), release.clone());
                 tokio::spawn(async move {
                     let mut buffer = [0; 4096];
                     let read = stream.read(&mut buffer).await.unwrap_or(0);
@@ -36,9 +39,11 @@ impl Server {
                         counter.fetch_add(1, Ordering::SeqCst);
                         let hold = |left: usize| left.checked_sub(1);
                         if holds.fetch_update(Ordering::SeqCst, Ordering::SeqCst, hold).is_ok() {
-                            // Until whoever asked is gone.
-                            let _ = stream.read(&mut buffer).await;
-                            return;
+                            tokio::select! {
+                                // Until whoever asked is gone.
+                                _ = stream.read(&mut buffer) => return,
+                                () = release.notified() => {}
+                            }
                         }
                     }
                     let answer = format!(
@@ -51,12 +56,17 @@ impl Server {
                 });
             }
         });
-        Self { asked, held, task }
+        Self { asked, held, released, task }
     }
 
-    /// The next GET requests, so many, are never answered.
+    /// The next GET requests, so many, are not answered until they are released.
     pub(crate) fn hold(&self, requests: usize) {
         self.held.store(requests, Ordering::SeqCst);
+    }
+
+    /// Answers those that are held now.
+    pub(crate) fn release(&self) {
+        self.released.notify_waiters();
     }
 
     /// GET requests so far.

@@ -30,6 +30,9 @@ pub(super) const COMPONENTS_MAX: usize = 8_192;
 /// What is loaded, by function. A clone costs nothing, however many there are.
 pub(super) type ByFunction = imbl::HashMap<FunctionRef, Arc<Warm>>;
 
+/// How many components are looked at before whoever loads something else has its turn: some µs.
+const LOOKED_AT_ONCE: usize = 32;
+
 /// Loaded code.
 pub(super) struct Cache {
     warm: ArcSwap<ByFunction>,
@@ -55,7 +58,7 @@ struct Held {
     /// Functions that are promised to be warm.
     steady: BTreeSet<FunctionRef>,
     /// When what was unloaded had been called last, while it is still wanted.
-    rested: BTreeMap<FunctionRef, u64>,
+    rested: imbl::OrdMap<FunctionRef, u64>,
 }
 
 /// The code of a component, and the functions that are made of it.
@@ -178,29 +181,47 @@ impl Cache {
         Some(Gone(gone.into_iter().collect()))
     }
 
-    /// How each function that is loaded is used.
+    /// How each function that is loaded is used. Loads wait for a few of them at a time, and not for all.
     pub(super) fn warmth(&self, now_ms: u64) -> BTreeMap<FunctionRef, Warmth> {
-        let mut held = self.held();
-        let Held { components, room, .. } = &mut *held;
-        let mut warmth = BTreeMap::new();
-        for (component, shared) in components {
-            let busy = shared.is_called();
-            let mut resident = shared.resident(false);
-            room.look(&mut resident);
-            shared.rank = resident.rank;
-            for (function, warm) in &shared.functions {
-                let last_call_ms = if busy { now_ms } else { warm.last_call_ms.load(Relaxed) };
-                warmth.insert(function.clone(), Warmth { component: *component, last_call_ms });
+        let functions = self.warm.load_full();
+        let mut sharing: HashMap<Digest, usize> = HashMap::new();
+        for warm in functions.values() {
+            *sharing.entry(warm.component).or_default() += 1;
+        }
+        let components: Vec<Digest> = sharing.keys().copied().collect();
+        for some in components.chunks(LOOKED_AT_ONCE) {
+            let mut held = self.held();
+            let Held { components, room, .. } = &mut *held;
+            for component in some {
+                if let Some(shared) = components.get_mut(component) {
+                    let mut resident = shared.resident(false);
+                    room.look(&mut resident);
+                    shared.rank = resident.rank;
+                }
             }
         }
-        warmth
+        let warmth = |(function, warm): (&FunctionRef, &Arc<Warm>)| {
+            let component = warm.component;
+            // Its component holds the code, each function of it, and each call that runs.
+            let is_called = warm.loaded.holders() > sharing[&component] + 1;
+            let last_call_ms = if is_called { now_ms } else { warm.last_call_ms.load(Relaxed) };
+            (function.clone(), Warmth { component, last_call_ms })
+        };
+        functions.iter().map(warmth).collect()
     }
 
     /// When what was unloaded had been called last; forgets what need not be remembered.
     pub(super) fn rested(&self, keep: impl Fn(&FunctionRef) -> bool) -> BTreeMap<FunctionRef, u64> {
-        let mut held = self.held();
-        held.rested.retain(|function, _| keep(function));
-        held.rested.clone()
+        let all = self.held().rested.clone();
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(function, _)| keep(function));
+        if !gone.is_empty() {
+            let mut held = self.held();
+            for (function, _) in &gone {
+                held.rested.remove(function);
+            }
+        }
+        kept.into_iter().collect()
     }
 
     /// Says which functions are promised to be warm: they make no room for others.

@@ -36,7 +36,7 @@ mod wants;
 use std::sync::Arc;
 
 use nigh_model::{NodeId, Region};
-use nigh_runtime::Engine;
+use nigh_runtime::{Behind, Engine};
 use nigh_storage::ArtifactStore;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,7 @@ pub(crate) use fetch::Fetcher;
 pub(crate) use intake::Intake;
 pub(crate) use leave::keep_copies_elsewhere;
 pub(crate) use replicate::Copies;
+pub(crate) use run::after;
 pub(crate) use service::PeerArtifacts;
 pub(crate) use shelf::{Shelf, ShelfError, Taken};
 pub(crate) use stock::Stock;
@@ -78,6 +79,8 @@ pub(crate) struct Setup {
     pub(crate) identity: Own,
     /// Compilations at once.
     pub(crate) compile_threads: usize,
+    /// Where it looks around.
+    pub(crate) behind: Behind,
 }
 
 /// The agent's parts, for those who use them.
@@ -112,8 +115,18 @@ impl Agent {
         setup: Setup,
         stop: CancellationToken,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), Error> {
-        let Setup { own, region, decided, seen, peers, store, engine, identity, compile_threads } =
-            setup;
+        let Setup {
+            own,
+            region,
+            decided,
+            seen,
+            peers,
+            store,
+            engine,
+            identity,
+            compile_threads,
+            behind,
+        } = setup;
         let stock = Stock::open(store, engine, identity, compile_threads)?;
         let fetcher =
             Fetcher::new(own, stock.clone(), decided.clone(), seen.clone(), peers.clone());
@@ -141,6 +154,6 @@ impl Agent {
             settled,
             peer_service,
         };
-        Ok((agent, worker.run(stop)))
+        Ok((agent, worker.run(behind, stop)))
     }
 }

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use nigh_model::{Digest, NodeId, Region, State};
-use tokio::sync::watch;
+use nigh_runtime::Behind;
+use tokio::runtime::Handle;
+use tokio::sync::watch::{self, error::RecvError};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -26,10 +28,22 @@ use crate::decided::Decided;
 /// After a look the loop rests so many times as long as it took: where many functions change at once
 /// each look sees many changes, and looking takes a small part of one core …
 const REST_TIMES: u32 = 4;
+/// For what calls have loaded meanwhile it rests so many times as long: nobody waits for that to be seen, and a look
+/// that keeps a core from calls delays the slowest of them …
+const REST_TIMES_AFTER_LOADS: u32 = 200;
 /// … but no longer than this.
 const REST_MAX: Duration = Duration::from_millis(500);
 /// What changes with time alone (demand, idleness, graces) is looked at this often.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Waits for a change, and not before this.
+pub(crate) async fn after<T>(
+    then: Instant,
+    changes: &mut watch::Receiver<T>,
+) -> Result<(), RecvError> {
+    tokio::time::sleep_until(then).await;
+    changes.changed().await
+}
 
 /// Carries out what the diff asks for.
 pub(super) struct Worker {
@@ -74,16 +88,27 @@ impl Worker {
         }
     }
 
-    /// Runs until it is cancelled. What is being fetched then is given up.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    /// Runs until it is cancelled. What is being fetched then is given up. It looks around behind calls: with very many
+    /// functions that takes milliseconds.
+    pub(super) async fn run(mut self, behind: Behind, stop: CancellationToken) {
+        let here_runs = Handle::current();
         let mut decided = self.decided.changes();
         let mut here = self.stock.changes();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let began = Instant::now();
-            let retry = self.reconcile();
-            let rest = (began.elapsed() * REST_TIMES).min(REST_MAX);
+            let jobs = here_runs.clone();
+            let looked = behind.run(move || {
+                let _begun_there = jobs.enter();
+                let retry = self.reconcile();
+                (self, retry)
+            });
+            let Some((worker, retry)) = looked.await else { return };
+            self = worker;
+            let took = began.elapsed();
+            let rest = (took * REST_TIMES).min(REST_MAX);
+            let loads_seen = Instant::now() + (took * REST_TIMES_AFTER_LOADS).min(REST_MAX);
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(rest) => {}
@@ -92,9 +117,16 @@ impl Worker {
                 () = stop.cancelled() => break,
                 // The senders live as long as self.
                 _ = decided.changed() => {}
-                _ = here.changed() => {}
+                _ = after(loads_seen, &mut here) => {}
                 Some(done) = self.jobs.join_next_with_id() => self.done(done),
-                _ = ticks.tick() => self.look_at_demand(),
+                _ = ticks.tick() => {
+                    let looked = behind.run(move || {
+                        self.look_at_demand();
+                        self
+                    });
+                    let Some(worker) = looked.await else { return };
+                    self = worker;
+                }
                 () = tokio::time::sleep(retry.unwrap_or(TICK)) => {}
             }
             while let Some(done) = self.jobs.try_join_next_with_id() {
@@ -146,9 +178,10 @@ impl Worker {
         let warm = self.shelf.warmth();
         let rested = self.shelf.rested_of(|function| wants.functions.contains_key(function));
         let now_ms = self.stock.now_ms();
-        self.unwanted.note(wants, &warm, &index.compiled, now_ms);
+        let components = index.components.iter().map(|(digest, ms)| (*digest, *ms)).collect();
+        let compiled = index.compiled.iter().copied().collect();
+        self.unwanted.note(wants, &warm, &compiled, now_ms);
         let unwanted = self.unwanted.clone();
-        let (components, compiled) = (index.components, index.compiled);
         let memory = self.shelf.memory();
         (Here { components, compiled, warm, memory, rested, unwanted }, now_ms)
     }

@@ -4,7 +4,7 @@
 //! may block; `attested` is the part of it that deals with other nodes' compiled artifacts. It
 //! deliberately does not decide what should be here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -61,13 +61,14 @@ pub(crate) struct Inner {
     pub(super) counters: Counters,
 }
 
-/// What is where, so that no call asks the disk.
+/// What is where, so that no call asks the disk. A clone costs nothing, however much there is: calls wait
+/// meanwhile.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
     /// When each component was last put or asked for, in ms of [`Stock::now_ms`].
-    pub(super) components: BTreeMap<Digest, u64>,
+    pub(super) components: imbl::OrdMap<Digest, u64>,
     /// Components whose compiled artifact of this engine is there.
-    pub(super) compiled: BTreeSet<Digest>,
+    pub(super) compiled: imbl::OrdSet<Digest>,
 }
 
 impl Stock {
@@ -83,7 +84,7 @@ impl Stock {
     ) -> Result<Self, Error> {
         store.remove_other_engines(engine.key())?;
         let index = Index {
-            components: store.list()?.into_iter().map(|digest| (digest, 0)).collect(),
+            components: store.list()?.into_iter().map(|digest| (digest, 0_u64)).collect(),
             compiled: store.list_compiled(engine.key())?.into_iter().collect(),
         };
         let compilers_max = u32::try_from(compile_threads).unwrap_or(u32::MAX).clamp(1, 1 << 16);

@@ -155,6 +155,7 @@ impl Bench {
             engine: engine.clone(),
             identity: authority.own(id),
             compile_threads: 1,
+            behind: nigh_runtime::Behind::start("behind").unwrap(),
         };
         let (agent, work) = Agent::new(setup, stop.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -16,8 +16,7 @@ use http::{Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::TokioIo;
 use nigh_proto::v1::invoker_server::{Invoker, InvokerServer};
 use nigh_runtime::{Gathered, Threads};
 use rustls::ServerConfig;
@@ -32,7 +31,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::{Service as _, ServiceExt as _};
 
 use super::authorize::Door;
-use crate::gateway::{Socket, TLS_HANDSHAKE, http_server, refuse_plain};
+use crate::gateway::{Servers, Socket, TLS_HANDSHAKE, refuse_plain};
 use crate::moving::{self, Called, Control};
 use crate::telemetry::{ApiRefusal, Metrics};
 
@@ -41,6 +40,8 @@ use crate::telemetry::{ApiRefusal, Metrics};
 const CONNECTIONS_MAX: usize = 4_096;
 /// TLS must be agreed on by then: a few round trips, with a guess for slow links.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// A request's head must be there by then, and an idle connection over HTTP/1.1 is closed after it.
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(60);
 /// What running requests get to end in after a stop.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 /// After a failed accept, as when the process has no file descriptors left.
@@ -67,8 +68,7 @@ pub(crate) struct Calls<I: Invoker> {
 /// What the connections have in common.
 struct Server<I: Invoker> {
     tls: ServerTls,
-    http1: Builder<TokioExecutor>,
-    http2: Builder<TokioExecutor>,
+    servers: Servers,
     router: Router,
     calls: Calls<I>,
     control: Control,
@@ -90,8 +90,7 @@ pub(crate) async fn serve<I: Invoker>(
 ) {
     let server = Arc::new(Server {
         tls,
-        http1: http_server().http1_only(),
-        http2: http_server().http2_only(),
+        servers: Servers::new(Some(HEAD_WAIT_MAX)),
         router,
         control: Control::here(calls.threads.clone()),
         calls,
@@ -184,7 +183,6 @@ impl<I: Invoker> Server<I> {
         let (tcp, tls) = stream.get_ref();
         // What has not said that it speaks HTTP/2 is waited for as HTTP/1.1.
         let is_h2 = tls.alpn_protocol() == Some(ALPN_H2);
-        let builder = if is_h2 { &self.http2 } else { &self.http1 };
         let at = TcpConnectInfo { local_addr: tcp.local_addr().ok(), remote_addr: Some(from) };
         let mover = tcp.mover();
         let called = Called::default();
@@ -205,9 +203,15 @@ impl<I: Invoker> Server<I> {
             }
         });
         let io = TokioIo::new(Socket::new(stream));
-        let connection = builder.serve_connection(io, service).into_owned();
         let (threads, stop) = (&self.calls.threads, self.stop.clone());
-        if let Err(error) = moving::serve(connection, called, mover, threads, stop).await {
+        let ended = if is_h2 {
+            let connection = self.servers.http2.serve_connection(io, service);
+            moving::serve(connection, called, mover, threads, stop).await
+        } else {
+            let connection = self.servers.http1.serve_connection(io, service);
+            moving::serve(connection, called, mover, threads, stop).await
+        };
+        if let Err(error) = ended {
             tracing::debug!(%from, %error, "connection to the API ended");
         }
     }

@@ -7,13 +7,13 @@ use http::{
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Either, Empty, Full};
-use hyper::body::Incoming;
 use nigh_model::{NodeName, Region};
 use nigh_runtime::{BodyError, RequestBody};
 use tokio::time::Instant;
 
 use super::body::AnswerBody;
 use super::call::{Answer, Ask, Execution};
+use super::connection::Asked;
 use super::deadline::Deadline;
 use super::headers::Description;
 use super::problem::Problem;
@@ -62,9 +62,9 @@ pub(crate) struct Connection {
 
 impl Gateway {
     /// Answers a request.
-    pub(crate) async fn http(
+    pub(super) async fn http(
         &self,
-        request: Request<Incoming>,
+        request: Request<Asked>,
         connection: &Connection,
     ) -> Response<HttpBody> {
         let began = Instant::now();
@@ -123,7 +123,7 @@ impl Gateway {
 
     fn ask_of(
         &self,
-        request: Request<Incoming>,
+        request: Request<Asked>,
         trace: &Trace,
         connection: &Connection,
         began: Instant,
@@ -187,7 +187,7 @@ impl Gateway {
 }
 
 /// Where the caller is told to go instead.
-fn moved(request: &Request<Incoming>, connection: &Connection) -> Option<HeaderValue> {
+fn moved(request: &Request<Asked>, connection: &Connection) -> Option<HeaderValue> {
     let port = connection.redirect?;
     let host = host_of(request.uri(), request.headers());
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
@@ -203,7 +203,7 @@ fn host_of(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     host.parse::<Authority>().is_ok().then(|| host.to_owned())
 }
 
-fn body_of(body: Incoming) -> RequestBody {
+fn body_of(body: Asked) -> RequestBody {
     if body.is_end_stream() {
         return Empty::new().map_err(|never| match never {}).boxed_unsync();
     }

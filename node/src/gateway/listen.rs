@@ -1,6 +1,5 @@
 //! The listeners of HTTP and HTTPS: HTTP/1.1 and HTTP/2 on one port, bounded connections, orderly stop.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,43 +7,21 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use nigh_model::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
 use nigh_runtime::Gathered;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connection::serve;
 use super::http::Connection;
-use super::socket::Socket;
+use super::servers::Servers;
 use super::tls::{Handshakes, Preload};
 use super::{Gateway, headers};
 use crate::stopping::Stopping;
 
-/// Most connections at once; one more is closed at once. An idle one costs some 30 KiB, and one
+/// Most connections at once; one more is closed at once. One in use costs some 30 KiB, an idle one a few, and one
 /// over TLS its buffers besides.
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;
-/// A request's head must be there by then, and an idle connection is closed after it.
-const HEAD_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Room for a request's head: its headers and its first line.
-const HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + (16 << 10);
-/// Calls at once on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 256;
-/// Resets that wait to be seen by a handler before the connection is closed: bounds what rapid
-/// resets (CVE-2023-44487) cost.
-const RESETS_PENDING_MAX: usize = 20;
-/// Bytes on the way of one HTTP/2 stream, and of a connection.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Bytes of answers that wait on one HTTP/2 stream for the caller to take them.
-const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
-/// An HTTP/2 connection is asked for a sign of life this often, and closed without one.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that the kernel holds for a listener at most: tokio's backlog.
 const WAITING_MAX: usize = 1_024;
 /// After a failed accept, as when the process has no file descriptors left.
@@ -70,7 +47,7 @@ pub(crate) async fn serve_http(
     gateway: Gateway,
     stopping: Stopping,
 ) {
-    let builder = Arc::new(http_server());
+    let servers = Arc::new(Servers::new(None));
     let connections = TaskTracker::new();
     // Cuts them off when this is dropped.
     let cut = CancellationToken::new();
@@ -82,7 +59,7 @@ pub(crate) async fn serve_http(
             return;
         };
         stopping.came();
-        let (builder, gateway) = (Arc::clone(&builder), gateway.clone());
+        let (servers, gateway) = (Arc::clone(&servers), gateway.clone());
         let (stopping, cut) = (stopping.clone(), cut.clone());
         let transport = transport.clone();
         // On the threads of the guests: a call that runs here runs where its connection is.
@@ -93,7 +70,8 @@ pub(crate) async fn serve_http(
             async move {
                 let (_seat, _place) = (seat, place);
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
-                let served = begin(&builder, stream, from, transport, gateway, stopping);
+                // Pinned: moved into what waits for it, it would be there twice.
+                let served = pin!(begin(&servers, stream, from, transport, gateway, stopping));
                 let mut cut = aside(cut.cancelled());
                 tokio::select! {
                     biased;
@@ -140,32 +118,9 @@ pub(super) fn waiting(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     waiting
 }
 
-/// A server of HTTP/1.1 and HTTP/2 whose connections and heads are bounded.
-pub(crate) fn http_server() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WAIT_MAX)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(HEADER_BYTES_MAX as u32)
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
-    builder
-}
-
 /// Agrees on what is spoken, and serves.
 async fn begin(
-    builder: &Builder<TokioExecutor>,
+    servers: &Servers,
     stream: TcpStream,
     from: SocketAddr,
     transport: Transport,
@@ -180,7 +135,7 @@ async fn begin(
     match transport {
         Transport::Plain { redirect } => {
             let connection = Connection { from: address, is_tls: false, redirect, preload: None };
-            serve(builder, Gathered::new(stream), connection, gateway, stopping).await;
+            serve(servers, Gathered::new(stream), connection, gateway, stopping).await;
         }
         Transport::Tls(handshakes) => {
             let agreed = handshakes.agree(stream, |host| gateway.preload(host));
@@ -188,7 +143,7 @@ async fn begin(
             // Calls look at it only where there is something.
             let preload = preload.filter(Preload::has_begun);
             let connection = Connection { from: address, is_tls: true, redirect: None, preload };
-            Box::pin(serve(builder, stream, connection, gateway, stopping)).await;
+            Box::pin(serve(servers, stream, connection, gateway, stopping)).await;
         }
     }
 }
@@ -197,69 +152,4 @@ async fn begin(
 /// call comes.
 pub(crate) fn aside<F: Future<Output = ()>>(event: F) -> FuturesUnordered<F> {
     FuturesUnordered::from_iter([event])
-}
-
-/// Serves one connection to its end.
-async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
-    builder: &Builder<TokioExecutor>,
-    stream: S,
-    connection: Connection,
-    gateway: Gateway,
-    stopping: Stopping,
-) {
-    let connection = Arc::new(connection);
-    let caller = Arc::clone(&connection);
-    let open = gateway.core().metrics.connections().clone();
-    open.inc();
-    // Set by the first call over HTTP/2: such a connection is told by GOAWAY that it ends, and
-    // loses nothing. One over HTTP/1.1 is told with its next answer.
-    let is_h2 = CancellationToken::new();
-    // Shared with no other connection: a token has a lock inside, which all threads of guests would take.
-    let leaving = Arc::new(stopping.leaving.child_token());
-    let is_gathered = nigh_runtime::gathers();
-    let (seen, asked) = (is_h2.clone(), stopping.clone());
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (gateway, connection) = (gateway.clone(), Arc::clone(&connection));
-        let leaving = Arc::clone(&leaving);
-        asked.came();
-        let is_h1 = request.version() < http::Version::HTTP_2;
-        if !is_h1 {
-            seen.cancel();
-        }
-        async move {
-            // Boxed: a connection without a call has no room for one.
-            let mut response = Box::pin(gateway.http(request, &connection)).await;
-            if !is_gathered || !is_h1 {
-                // Other calls that have come to this thread run first: answers are then written one
-                // after the other, and a caller with many of them wakes up once.
-                tokio::task::yield_now().await;
-            }
-            if is_h1 && leaving.is_cancelled() {
-                let close = http::HeaderValue::from_static("close");
-                response.headers_mut().insert(http::header::CONNECTION, close);
-            }
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let told = async {
-        tokio::select! {
-            () = stopping.closing.cancelled() => {}
-            () = async { tokio::join!(stopping.leaving.cancelled(), is_h2.cancelled()); } => {}
-        }
-    };
-    let mut told = aside(told);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(Socket::new(stream)), service));
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        _ = told.next() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    open.dec();
-    if let Err(error) = ended {
-        // A caller that goes, or sends what is no HTTP, is nothing to look into.
-        tracing::debug!(from = ?caller.from, %error, "connection ended");
-    }
 }

@@ -140,6 +140,7 @@ impl Gateway {
         let call = Call {
             request: Request::from_parts(head, body),
             describe,
+            account: door.id(),
             limits: target.spec.limits,
             deadline: deadline.at,
             env: Arc::clone(&door.env),

@@ -4,17 +4,21 @@
 use std::future::Future as _;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::pulse::Pulse;
 
 /// A connection that has not begun by then is closed: nothing has come, or only a part of what
 /// tells HTTP/2 from HTTP/1, for which the server waits without a limit of its own.
 const BEGIN_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How HTTP/2 begins (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A caller that takes no byte for this long is gone, or means harm.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// So does one that takes fewer bytes while it is waited for as long: 1 KiB a second.
@@ -28,6 +32,9 @@ const LINGER_BYTES_MAX: usize = 1 << 20;
 /// A caller's connection.
 pub(crate) struct Socket<S> {
     stream: S,
+    /// What was read of it already, and is to be read again.
+    ahead: Bytes,
+    pulse: Arc<Pulse>,
     /// Runs until it is told which HTTP is spoken, with how much of the preface has come.
     silence: Option<(Pin<Box<Sleep>>, usize)>,
     /// Since when the caller is behind.
@@ -52,7 +59,18 @@ impl<S> Socket<S> {
     /// Holds a connection, over TCP or over TLS, to what is fair.
     pub(crate) fn new(stream: S) -> Self {
         let silence = Some((Box::pin(sleep(BEGIN_WAIT_MAX)), 0));
-        Self { stream, silence, stall: None, linger: None }
+        let (ahead, pulse) = (Bytes::new(), Arc::default());
+        Self { stream, ahead, pulse, silence, stall: None, linger: None }
+    }
+
+    /// What happens on it.
+    pub(super) fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
+    /// These bytes were read of it, and are to be read again.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        self.ahead = bytes;
     }
 
     /// Passes on the result of a write, unless the caller has been too slow for too long.
@@ -61,7 +79,9 @@ impl<S> Socket<S> {
         poll: Poll<io::Result<usize>>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        self.pulse.blocked(poll.is_pending());
         if let Poll::Ready(written) = &poll {
+            self.pulse.moved();
             let taken = written.as_ref().copied().unwrap_or(0);
             self.stall.take_if(|stall| stall.is_over(taken));
             return poll;
@@ -101,8 +121,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if poll.is_ready() {
+            self.pulse.moved();
+        }
         let Some((silence, matched)) = &mut self.silence else { return poll };
         if poll.is_pending() {
             ready!(silence.as_mut().poll(context));
@@ -144,7 +172,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let poll = Pin::new(&mut self.stream).poll_flush(context);
+        self.pulse.blocked(poll.is_pending());
+        poll
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::farewell::Farewell;
 use super::gate::is_member;
+use super::pool::ROUND_BYTES;
 use super::strangers::{Strangers, Turned};
 use crate::decided::Decided;
 use crate::identity::{Leaf, Tls};
@@ -165,7 +166,7 @@ impl Door {
     ) -> io::Result<(TlsStream<Gathered>, Caller, CancellationToken)> {
         stream.set_nodelay(true)?;
         let acceptor = TlsAcceptor::from(self.tls.peer_server());
-        let stream = acceptor.accept(Gathered::new(stream)).await?;
+        let stream = acceptor.accept(Gathered::with_room(stream, ROUND_BYTES)).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let Some(shown) = shown else {
             let caller = Caller { node: None };

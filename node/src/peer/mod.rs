@@ -1,6 +1,7 @@
 //! What nodes say to each other: connections, their delays and their health.
 
 mod accept;
+mod at_once;
 mod delay;
 mod dial;
 mod farewell;

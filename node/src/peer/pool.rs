@@ -1,15 +1,18 @@
 //! Connections to other nodes: one per lane, made when first used, made anew when broken.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use nigh_model::{NodeId, Region};
+use nigh_model::{Node, NodeId, Region};
+use nigh_runtime::Gathered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
+use super::at_once::AtOnce;
 use super::delay::Delayed;
 use super::dial::Way;
 use super::health::Health;
@@ -26,6 +29,9 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes on the way in one HTTP/2 stream and connection: long ways need wide windows.
 pub(super) const WINDOW_BYTES: u32 = 4 << 20;
+
+/// Bytes of calls and answers of one connection that are handed to the kernel at once.
+pub(super) const ROUND_BYTES: usize = 32 << 10;
 
 /// The bytes of a connection.
 trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -58,7 +64,12 @@ pub(crate) struct Peers {
 type Key = (NodeId, Lane, Option<usize>);
 
 /// A connection, and where it leads.
-type Kept = (Arc<Way>, Channel);
+struct Kept {
+    way: Arc<Way>,
+    channel: Channel,
+    /// By what was known of the node: as long as that is the same, so is the way.
+    by: Option<(Arc<Node>, u64)>,
+}
 
 struct Inner {
     decided: Decided,
@@ -70,6 +81,8 @@ struct Inner {
     health: Mutex<HashMap<NodeId, Arc<Health>>>,
     /// Addresses at which nodes have said who they are; they may be newer than the registry's.
     met: Mutex<HashMap<NodeId, Met>>,
+    /// How often `met` has changed.
+    meetings: AtomicU64,
     ejections: Count,
 }
 
@@ -87,7 +100,7 @@ pub(crate) struct Figures {
 }
 
 /// Where a node was met, and what the registry said of it then.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 struct Met {
     address: String,
     registered: String,
@@ -114,6 +127,7 @@ impl Peers {
             ways: Mutex::new(HashMap::new()),
             health: Mutex::new(HashMap::new()),
             met: Mutex::new(HashMap::new()),
+            meetings: AtomicU64::new(0),
             ejections: Count::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -133,6 +147,13 @@ impl Peers {
     fn channel_of(&self, to: NodeId, lane: Lane, thread: Option<usize>) -> Option<Channel> {
         let decision = self.inner.decided.now();
         let node = decision.state.nodes.get(&to)?;
+        let (key, meetings) = ((to, lane, thread), self.inner.meetings.load(Relaxed));
+        if let Some(Kept { channel, by: Some((known, then)), .. }) = self.channels().get(&key)
+            && Arc::ptr_eq(known, node)
+            && *then == meetings
+        {
+            return Some(channel.clone());
+        }
         let mut addresses = node.addresses.peers();
         let met = self.inner.met.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned();
         // What the registry has learnt since is newer.
@@ -140,7 +161,12 @@ impl Peers {
             addresses.retain(|address| *address != met.address);
             addresses.insert(0, met.address);
         }
-        Some(self.pooled((to, lane, thread), addresses, Some(&node.region)))
+        let by = Some((Arc::clone(node), meetings));
+        Some(self.pooled(key, addresses, Some(&node.region), by))
+    }
+
+    fn channels(&self) -> MutexGuard<'_, HashMap<Key, Kept>> {
+        self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The host by which a node was reached last, of those that the registry has of it; none
@@ -162,10 +188,14 @@ impl Peers {
         let state = self.inner.decided.state();
         let Some(node) = state.nodes.get(&id) else { return };
         let registered = node.addresses.peer.clone();
-        if registered == address {
-            met.remove(&id);
-        } else {
-            met.insert(id, Met { address: address.to_owned(), registered });
+        let now = Met { address: address.to_owned(), registered };
+        let before = match now.registered == now.address {
+            true => met.remove(&id),
+            false => met.insert(id, now.clone()),
+        };
+        let is_known = before.map_or(now.registered == now.address, |before| before == now);
+        if !is_known {
+            self.inner.meetings.fetch_add(1, Relaxed);
         }
     }
 
@@ -177,22 +207,26 @@ impl Peers {
         address: &str,
         region: Option<&Region>,
     ) -> Channel {
-        let given = || self.pooled((to, lane, None), vec![address.to_owned()], region);
+        let given = || self.pooled((to, lane, None), vec![address.to_owned()], region, None);
         self.channel(to, lane).unwrap_or_else(given)
     }
 
-    fn pooled(&self, key: Key, addresses: Vec<String>, region: Option<&Region>) -> Channel {
+    fn pooled(
+        &self,
+        key: Key,
+        addresses: Vec<String>,
+        region: Option<&Region>,
+        by: Option<(Arc<Node>, u64)>,
+    ) -> Channel {
         let to = key.0;
         let way = self.way(to, addresses);
-        let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        match channels.get(&key) {
-            Some((known, channel)) if Arc::ptr_eq(known, &way) => channel.clone(),
-            _ => {
-                let channel = self.connect_by(Some(to), way.clone(), region);
-                channels.insert(key, (way, channel.clone()));
-                channel
-            }
-        }
+        let mut channels = self.channels();
+        let channel = match channels.get(&key) {
+            Some(known) if Arc::ptr_eq(&known.way, &way) => known.channel.clone(),
+            _ => self.connect_by(Some(to), way.clone(), region),
+        };
+        channels.insert(key, Kept { way, channel: channel.clone(), by });
+        channel
     }
 
     /// What all lanes to a node share; made anew when its addresses are others.
@@ -235,17 +269,21 @@ impl Peers {
                 dialed.stream.set_nodelay(true)?;
                 // A handshake takes a round trip as well.
                 tokio::time::sleep(2 * delay).await;
-                let stream = Delayed::new(dialed.stream, delay);
+                let stream = Gathered::with_room(dialed.stream, ROUND_BYTES);
+                let stream: Stream = match delay.is_zero() {
+                    true => Box::new(stream),
+                    false => Box::new(Delayed::new(stream, delay)),
+                };
                 let Some(tls) = tls else {
                     way.worked(dialed.at);
-                    return Ok::<_, std::io::Error>(TokioIo::new(Box::new(stream) as Stream));
+                    return Ok::<_, std::io::Error>(TokioIo::new(AtOnce(stream)));
                 };
                 let name = server_name(to, tls.cluster());
                 let connector = TlsConnector::from(tls.peer_client());
                 match connector.connect(name, stream).await {
                     Ok(stream) => {
                         way.worked(dialed.at);
-                        Ok(TokioIo::new(Box::new(stream) as Stream))
+                        Ok(TokioIo::new(AtOnce(Box::new(stream) as Stream)))
                     }
                     Err(error) => {
                         // Another node may stand there, in another network.
@@ -289,14 +327,13 @@ impl Peers {
         rtts.sort_unstable();
         let ejected = health.values().filter(|health| health.is_ejected()).count();
         drop(health);
-        let channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let channels = self.channels().len();
         Figures { channels, ejected, ejections: self.inner.ejections.get(), rtts }
     }
 
     /// Forgets connections and health of nodes that are no longer registered.
     pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
-        let lock = PoisonError::into_inner;
-        self.inner.channels.lock().unwrap_or_else(lock).retain(|(id, ..), _| keep(*id));
+        self.channels().retain(|(id, ..), _| keep(*id));
         self.inner.ways.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
         self.inner.health.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
         self.inner.met.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));

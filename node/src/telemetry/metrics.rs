@@ -81,6 +81,7 @@ struct Inner {
     exec: Durations,
     hop: Durations,
     connections: Gauge,
+    parked: Gauge,
     syncs: Durations,
     syncs_failed: Counter,
     /// Calls and answers that are not over; not shown.
@@ -118,6 +119,7 @@ impl Metrics {
             exec: histogram(&mut all, &names::EXEC_SECONDS),
             hop: histogram(&mut all, &names::HOP_SECONDS),
             connections: registered(&mut all, &names::CONNECTIONS, Gauge::default()),
+            parked: registered(&mut all, &names::CONNECTIONS_PARKED, Gauge::default()),
             syncs: histogram(&mut all, &names::SYNC_SECONDS),
             syncs_failed: counter(&mut all, &names::SYNCS_FAILED),
             under_way: Arc::default(),
@@ -233,6 +235,11 @@ impl Metrics {
     /// Connections open.
     pub(crate) fn connections(&self) -> &Gauge {
         &self.inner.connections
+    }
+
+    /// Those of them that have given back their buffers.
+    pub(crate) fn parked(&self) -> &Gauge {
+        &self.inner.parked
     }
 
     /// The log was synced, or could not be.

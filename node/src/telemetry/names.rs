@@ -219,6 +219,7 @@ metrics! {
     WAITING Gauge "nigh_gateway_queue_waiting": "Calls that wait for a free place here";
     TURN_SECONDS Gauge "nigh_gateway_turn_seconds": "Wait of a call that comes now for its turn on a thread that runs functions, on the slowest; beyond 0.02 for long, calls are refused";
     CONNECTIONS Gauge "nigh_gateway_connections": "Connections of HTTP callers";
+    CONNECTIONS_PARKED Gauge "nigh_gateway_connections_parked": "Of these, idle ones that have given back their buffers";
     CONNECTIONS_REFUSED Counter "nigh_gateway_connections_refused_total": "Connections closed because there were too many";
     CALL_SECONDS Histogram "nigh_gateway_call_seconds": "From a call's arrival to the head of its answer, where it entered";
     QUEUE_SECONDS Histogram "nigh_gateway_queue_seconds": "Wait for a free place, where it ran";

@@ -64,6 +64,7 @@ pub(crate) fn call(request: Request<RequestBody>) -> Call {
     Call {
         request,
         describe: None,
+        account: 0,
         limits: Limits::default(),
         deadline: Instant::now() + LONG,
         env: Arc::new([]),

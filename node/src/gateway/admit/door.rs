@@ -156,7 +156,7 @@ impl Door {
     }
 
     /// Tells it from others.
-    pub(super) fn id(&self) -> u64 {
+    pub(in crate::gateway) fn id(&self) -> u64 {
         self.id
     }
 

@@ -1,16 +1,20 @@
 //! Whether a thread of guests takes on another call: decided from times that are handed in.
 //!
-//! What waits on such a thread waits where nobody sees it: in its run queue and in sockets. So a marker
-//! goes round: it is put at the end of the run queue when a call comes, and how long it takes to come to
-//! its turn is how long any call does. That delay is the one sign of overload (as in DAGOR, Zhou et al., SoCC
-//! 2018); how long functions run says nothing, as each takes what it takes. A delay that passes is a burst; one
-//! that stands for an interval is an overload (CoDel, RFC 8289). Then each round has room for so much
+//! Calls wait at two places. Those that come wait in the thread's run queue and in sockets, where nobody sees
+//! them. So a marker goes round: it is put at the end of the run queue when a call comes, and how long it takes to
+//! come to its turn is how long any call waits to begin. That delay is a sign of overload (as in DAGOR, Zhou et al.,
+//! SoCC 2018); how long functions run says nothing, as each takes what it takes. A delay that passes is a burst;
+//! one that stands for an interval is an overload (CoDel, RFC 8289). Then each round has room for so much
 //! new work, and what does not fit is refused.
+//!
+//! Guests that have used up a slice wait for their next turn (`nigh_runtime::Fair`), in which functions get the
+//! same. There each function may have so many, and what others have there is nothing to it.
 //!
 //! docs/decisions/0020 says why it is so.
 
 use std::time::Duration;
 
+use nigh_runtime::Waiting;
 use tokio::time::Instant;
 
 use super::share::Shares;
@@ -22,14 +26,18 @@ pub(super) const TURN_MAX: Duration = Duration::from_millis(20);
 pub(super) const TURN_MAX_OF_GREEDY: Duration = Duration::from_millis(5);
 /// The same for others where there is more than one: they have room left when the greedy have none.
 const TURN_MAX_OF_OTHERS: Duration = Duration::from_millis(40);
-/// Guests that run and go on running fill no more of a round than this, overload or not: they do not pass
-/// with their round, as a burst of short calls does.
-const CARRIED_MAX: Duration = Duration::from_millis(25);
+/// Most guests of a function that wait for a turn on a thread: each turn takes a millisecond, so that a function
+/// that is alone comes round in as many.
+const WAITING_MAX: u32 = 25;
+/// Where many functions have guests waiting, each may have as many as come round in so many turns …
+const TURNS_MAX: u32 = 500;
+/// … and this many in any case.
+const WAITING_MIN: u32 = 4;
 /// Rounds that are too long for this long without a break are an overload (RFC 8289 §4.2).
 const INTERVAL: Duration = Duration::from_millis(100);
-/// So many calls are taken on at once, and a round, however slow the thread is: a few callers cannot make
-/// an overload, and a machine that was busy elsewhere is none. Guests are sliced by the millisecond, so
-/// that many are a round of 16 ms at most.
+/// So many calls are taken on a round, however slow the thread is: a few callers cannot make an overload, and a
+/// machine that was busy elsewhere is none. Guests are sliced by the millisecond, so that many take 16 ms at
+/// most until they wait.
 const CALLS_MIN: u32 = 16;
 /// The same of a greedy function in an overload: others wait behind it.
 const CALLS_MIN_OF_GREEDY: u32 = 4;
@@ -76,9 +84,7 @@ pub(super) enum Side {
 /// A part of a guest's work, done in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slice {
-    /// All of it.
-    Whole,
-    /// Its first, and it goes on.
+    /// Its first.
     First,
     /// Another one.
     Later,
@@ -95,12 +101,8 @@ pub(super) struct Lane {
     turn: Duration,
     /// Time of guests on this thread by then.
     guests: Duration,
-    /// What guests of earlier rounds took of the last one.
-    carried: Duration,
     /// What new guests took in this round, up to their first pause.
     fresh: Duration,
-    /// The same of those that go on.
-    begun: Duration,
     /// Calls of this round.
     taken: u32,
     taken_from_afar: u32,
@@ -125,9 +127,7 @@ impl Default for Lane {
             turned: None,
             turn: Duration::ZERO,
             guests: Duration::ZERO,
-            carried: Duration::ZERO,
             fresh: Duration::ZERO,
-            begun: Duration::ZERO,
             taken: 0,
             taken_from_afar: 0,
             refused: 0,
@@ -155,13 +155,13 @@ impl Lane {
         due
     }
 
-    /// A call of a function comes while `inside` calls are on their way to an answer here.
+    /// A call of a function comes while these guests wait for their next turn here.
     pub(super) fn arrive(
         &mut self,
         from: Side,
         now: Instant,
         function: u64,
-        inside: u32,
+        waiting: Waiting,
     ) -> Verdict {
         if let Some(marked) = self.marked {
             let so_far = now.duration_since(marked);
@@ -172,13 +172,13 @@ impl Lane {
         self.shares.add(function, Duration::ZERO);
         let others_wait = self.long_for_greedy.stands && self.shares.is_greedy(function);
         let calls_min = if others_wait { CALLS_MIN_OF_GREEDY } else { CALLS_MIN };
-        let few = inside < calls_min && self.taken < calls_min;
-        let fits = few
+        let waiting_max = WAITING_MAX.min(TURNS_MAX / waiting.accounts.max(1)).max(WAITING_MIN);
+        let fits = self.taken < calls_min
             || match from {
                 Side::Here => self.fits(function),
                 Side::Afar => self.fits_from_afar(),
             };
-        if fits {
+        if fits && waiting.own < waiting_max {
             self.taken += 1;
             self.taken_from_afar += u32::from(from == Side::Afar);
             self.may_send_on = (self.may_send_on + 1).min(SENT_ON_MAX * TAKEN_PER_SENT_ON);
@@ -198,11 +198,8 @@ impl Lane {
 
     /// A guest has run for some time in one go.
     pub(super) fn worked(&mut self, function: u64, time: Duration, slice: Slice) {
-        if slice != Slice::Later {
-            self.fresh += time;
-        }
         if slice == Slice::First {
-            self.begun += time;
+            self.fresh += time;
         }
         self.shares.add(function, time);
     }
@@ -213,7 +210,6 @@ impl Lane {
         self.turn = now.duration_since(marked);
         let ran = guests.saturating_sub(self.guests);
         self.guests = guests;
-        self.carried = ran.saturating_sub(self.fresh).min(self.turn);
         let came = self.taken + self.refused;
         if let Some(each) = self.turn.saturating_sub(ran).checked_div(came) {
             let each = each.min(OVERHEAD_MAX);
@@ -230,7 +226,7 @@ impl Lane {
         }
         self.shares.age(now);
         self.turned = Some(now);
-        (self.fresh, self.begun) = (Duration::ZERO, Duration::ZERO);
+        self.fresh = Duration::ZERO;
         (self.taken, self.taken_from_afar, self.refused) = (0, 0, 0);
     }
 
@@ -251,20 +247,13 @@ impl Lane {
         } else {
             (TURN_MAX_OF_OTHERS, self.long.stands, WORK_PER_REFUSING)
         };
-        // What a flood has begun and goes on with shuts nobody else out.
-        let carried_max = CARRIED_MAX.max(limit);
-        let room = match limit.checked_sub(self.carried) {
-            // Guests that run already fill the round.
-            None => Duration::ZERO,
-            Some(left) => left.max(self.overhead * self.refused * work),
-        };
-        self.carried + self.begun < carried_max && (!overloaded || self.fresh < room)
+        let room = limit.max(self.overhead * self.refused * work);
+        !overloaded || self.fresh < room
     }
 
     /// The same for one that comes from another thread. Its refusal costs this one nothing.
     fn fits_from_afar(&self) -> bool {
-        let full = FROM_AFAR * self.taken_from_afar >= TURN_MAX;
-        self.carried < CARRIED_MAX && (!self.long.stands || (self.carried < TURN_MAX && !full))
+        !self.long.stands || FROM_AFAR * self.taken_from_afar < TURN_MAX
     }
 
     /// Callers come back one after the other, over as many seconds as there are times too many of them.
@@ -343,10 +332,15 @@ mod tests {
         lane.turn(*now, lane.guests);
     }
 
+    /// A call comes while no guest waits.
+    fn here(lane: &mut Lane, now: Instant, function: u64) -> Verdict {
+        lane.arrive(Side::Here, now, function, Waiting::default())
+    }
+
     /// As many calls as are no few.
     fn many(lane: &mut Lane, now: Instant) {
         for _ in 0..CALLS_MIN {
-            assert_eq!(lane.arrive(Side::Here, now, F, 0), Verdict::Run);
+            assert_eq!(here(lane, now, F), Verdict::Run);
         }
     }
 
@@ -376,20 +370,22 @@ mod tests {
     fn in_an_overload_a_round_has_room_for_so_much_and_a_few_come_in_always() {
         let (mut lane, now) = overloaded();
         many(&mut lane, now);
-        lane.worked(F, 19 * MS, Slice::Whole);
-        assert_eq!(lane.arrive(Side::Here, now, F, 0), Verdict::Run);
-        lane.worked(F, 2 * MS, Slice::Whole);
-        assert!(matches!(lane.arrive(Side::Here, now, F, 0), Verdict::Refused(_)));
-        let (mut slow, now) = overloaded();
-        slow.carried = 50 * MS;
-        many(&mut slow, now);
-        assert!(matches!(slow.arrive(Side::Here, now, F, 0), Verdict::Refused(_)));
-        let mut calm = Lane { carried: 20 * MS, fresh: 50 * MS, ..Lane::default() };
-        many(&mut calm, now);
-        assert_eq!(calm.arrive(Side::Here, now, F, 1_000), Verdict::Run);
-        calm.worked(F, 10 * MS, Slice::First);
-        let told = calm.arrive(Side::Here, now, F, 1_000);
-        assert!(matches!(told, Verdict::Refused(_)), "guests that go on are no burst");
+        lane.worked(F, 19 * MS, Slice::First);
+        assert_eq!(here(&mut lane, now, F), Verdict::Run);
+        lane.worked(F, 2 * MS, Slice::First);
+        assert!(matches!(here(&mut lane, now, F), Verdict::Refused(_)));
+    }
+
+    #[test]
+    fn a_function_has_so_many_guests_waiting_whatever_others_have() {
+        let (mut lane, now) = (Lane::default(), Instant::now());
+        let mut comes = |own, accounts| {
+            lane.arrive(Side::Here, now, F, Waiting { own, accounts }) == Verdict::Run
+        };
+        assert!(comes(24, 1) && !comes(25, 1));
+        assert!(comes(24, 20) && !comes(25, 20));
+        assert!(comes(9, 50) && !comes(10, 50));
+        assert!(comes(3, 10_000) && !comes(4, 10_000));
     }
 
     #[test]
@@ -397,9 +393,9 @@ mod tests {
         let (mut lane, now) = overloaded();
         lane.overhead = Duration::from_micros(10);
         many(&mut lane, now);
-        lane.worked(F, 20 * MS, Slice::Whole);
+        lane.worked(F, 20 * MS, Slice::First);
         let mut refused = 0;
-        while lane.arrive(Side::Here, now, F, 0) != Verdict::Run {
+        while here(&mut lane, now, F) != Verdict::Run {
             refused += 1;
         }
         assert_eq!(refused, 501, "20 ms of work for 5 ms of refusing");
@@ -409,32 +405,29 @@ mod tests {
     fn a_flood_is_refused_where_others_are_not() {
         let (mut lane, now) = overloaded();
         many(&mut lane, now);
-        lane.worked(F, 10 * MS, Slice::Whole);
-        assert_eq!(lane.arrive(Side::Here, now, F, 0), Verdict::Run, "it is alone");
-        lane.worked(2, MS, Slice::Whole);
-        assert!(matches!(lane.arrive(Side::Here, now, F, 0), Verdict::Refused(_)));
-        assert_eq!(lane.arrive(Side::Here, now, 2, 0), Verdict::Run);
+        lane.worked(F, 10 * MS, Slice::First);
+        assert_eq!(here(&mut lane, now, F), Verdict::Run, "it is alone");
+        lane.worked(2, MS, Slice::First);
+        assert!(matches!(here(&mut lane, now, F), Verdict::Refused(_)));
+        assert_eq!(here(&mut lane, now, 2), Verdict::Run);
     }
 
     #[test]
-    fn a_flood_that_fills_the_rounds_shuts_nobody_out_who_comes_after_it() {
+    fn who_comes_after_a_flood_is_let_in_before_it_has_run() {
         let (mut lane, now) = overloaded();
         many(&mut lane, now);
-        lane.worked(F, 5 * MS, Slice::Whole);
-        lane.carried = 30 * MS;
-        assert!(matches!(lane.arrive(Side::Here, now, F, 0), Verdict::Refused(_)));
-        assert_eq!(lane.arrive(Side::Here, now, 2, 0), Verdict::Run, "it has not run here yet");
+        lane.worked(F, 30 * MS, Slice::First);
+        assert!(matches!(here(&mut lane, now, F), Verdict::Refused(_)));
+        assert_eq!(here(&mut lane, now, 2), Verdict::Run);
         assert!(lane.shares.is_greedy(F), "somebody else waits now");
     }
 
     #[test]
-    fn what_guests_of_earlier_rounds_take_is_carried() {
+    fn how_long_a_round_takes_is_known_while_it_is_under_way() {
         let (mut lane, now) = (Lane::default(), Instant::now());
         assert!(lane.marks(now) && !lane.marks(now));
-        lane.worked(F, 3 * MS, Slice::Whole);
-        lane.worked(F, 4 * MS, Slice::Later);
+        lane.worked(F, 3 * MS, Slice::First);
         lane.turn(now + 10 * MS, 9 * MS);
-        assert_eq!(lane.carried, 6 * MS);
         assert_eq!(lane.delay(now + 11 * MS), 10 * MS);
         assert!(lane.marks(now + 11 * MS), "rounds follow each other when they are long");
         assert_eq!(lane.delay(now + 41 * MS), 30 * MS);
@@ -444,18 +437,18 @@ mod tests {
     fn refused_callers_come_back_one_after_the_other() {
         let (mut lane, mut now) = overloaded();
         for _ in 0..50 {
-            lane.carried = 50 * MS;
             many(&mut lane, now);
+            lane.worked(F, 500 * MS, Slice::First);
             for _ in 0..3 * CALLS_MIN {
-                assert!(matches!(lane.arrive(Side::Here, now, F, 0), Verdict::Refused(_)));
+                assert!(matches!(here(&mut lane, now, F), Verdict::Refused(_)));
             }
             round(&mut lane, &mut now, 25 * MS);
         }
         assert!((lane.excess - 4.0).abs() < 0.1, "{}", lane.excess);
-        lane.carried = 50 * MS;
         many(&mut lane, now);
+        lane.worked(F, 500 * MS, Slice::First);
         let mut seconds: Vec<u64> = (0..400)
-            .map(|_| match lane.arrive(Side::Here, now, F, 0) {
+            .map(|_| match here(&mut lane, now, F) {
                 Verdict::Refused(after) => after.as_secs(),
                 Verdict::Run => panic!("there is no room"),
             })
@@ -469,25 +462,22 @@ mod tests {
         let (mut lane, now) = (Lane::default(), Instant::now());
         assert!(!lane.may_send_on());
         for _ in 0..10 {
-            lane.arrive(Side::Here, now, F, 0);
+            here(&mut lane, now, F);
         }
         assert!(lane.may_send_on() && lane.may_send_on() && !lane.may_send_on());
         for _ in 0..10_000 {
-            lane.arrive(Side::Here, now, F, 0);
+            here(&mut lane, now, F);
         }
         assert_eq!((0..100).filter(|_| lane.may_send_on()).count(), SENT_ON_MAX as usize);
     }
 
     #[test]
-    fn calls_from_other_threads_wait_for_the_guests_that_run() {
+    fn calls_from_other_threads_are_counted_by_a_guess() {
         let (mut lane, now) = overloaded();
         for _ in 0..200 {
-            assert_eq!(lane.arrive(Side::Afar, now, F, 100), Verdict::Run);
+            assert_eq!(lane.arrive(Side::Afar, now, F, Waiting::default()), Verdict::Run);
         }
-        assert!(matches!(lane.arrive(Side::Afar, now, F, 100), Verdict::Refused(_)));
-        let (mut busy, now) = overloaded();
-        busy.carried = 20 * MS;
-        assert!(matches!(busy.arrive(Side::Afar, now, F, 100), Verdict::Refused(_)));
-        assert_eq!(busy.arrive(Side::Afar, now, F, 1), Verdict::Run, "they are few");
+        let told = lane.arrive(Side::Afar, now, F, Waiting::default());
+        assert!(matches!(told, Verdict::Refused(_)));
     }
 }

@@ -5,7 +5,6 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +26,6 @@ pub(super) struct Lanes {
 
 struct Shared {
     lane: Mutex<Lane>,
-    /// Calls on their way to an answer.
-    inside: AtomicU32,
     /// Sends the marker round.
     mark: Notify,
 }
@@ -43,9 +40,7 @@ pub(in crate::gateway) struct Pass {
 impl Lanes {
     pub(super) fn new(threads: &Threads) -> Self {
         let lane = |handle: &tokio::runtime::Handle| {
-            let shared =
-                Shared { lane: Mutex::default(), inside: AtomicU32::new(0), mark: Notify::new() };
-            let shared = Arc::new(shared);
+            let shared = Arc::new(Shared { lane: Mutex::default(), mark: Notify::new() });
             // It ends with its thread.
             handle.spawn(go_round(Arc::clone(&shared)));
             shared
@@ -55,18 +50,18 @@ impl Lanes {
 
     pub(super) fn pass(&self, function: u64) -> Result<Pass, Overloaded> {
         let now = Instant::now();
-        let (shared, side) = self.lane(now);
-        let inside = shared.inside.load(Relaxed);
+        let (n, side) = self.lane(now);
+        let shared = &self.lanes[n];
+        let waiting = self.threads.waiting(n, function);
         let (marks, verdict) = {
             let mut lane = shared.lane();
-            (lane.marks(now), lane.arrive(side, now, function, inside))
+            (lane.marks(now), lane.arrive(side, now, function, waiting))
         };
         if marks {
             shared.mark.notify_one();
         }
         match verdict {
             Verdict::Run => {
-                shared.inside.fetch_add(1, Relaxed);
                 Ok(Pass { lane: Arc::clone(shared), function, here: side == Side::Here })
             }
             Verdict::Refused(after) => Err(Overloaded(after)),
@@ -74,7 +69,8 @@ impl Lanes {
     }
 
     pub(super) fn may_send_on(&self) -> bool {
-        self.lane(Instant::now()).0.lane().may_send_on()
+        let (n, _) = self.lane(Instant::now());
+        self.lanes[n].lane().may_send_on()
     }
 
     pub(super) fn turn(&self) -> Duration {
@@ -84,11 +80,11 @@ impl Lanes {
     }
 
     /// The lane of this thread; from another thread, the one that is gone round the fastest.
-    fn lane(&self, now: Instant) -> (&Arc<Shared>, Side) {
-        if let Some(shared) = self.threads.here().and_then(|n| self.lanes.get(n)) {
-            return (shared, Side::Here);
+    fn lane(&self, now: Instant) -> (usize, Side) {
+        if let Some(n) = self.threads.here() {
+            return (n, Side::Here);
         }
-        let fastest = self.lanes.iter().min_by_key(|shared| shared.lane().delay(now));
+        let fastest = (0..self.lanes.len()).min_by_key(|n| self.lanes[*n].lane().delay(now));
         (fastest.expect("an engine has a thread at least"), Side::Afar)
     }
 }
@@ -119,22 +115,13 @@ impl Pass {
             let before = guest_time();
             let poll = work.as_mut().poll(context);
             let took = guest_time().saturating_sub(before);
-            let slice = match (first, poll.is_ready()) {
-                (true, true) => Slice::Whole,
-                (true, false) => Slice::First,
-                (false, _) => Slice::Later,
-            };
+            let slice = if first { Slice::First } else { Slice::Later };
             self.lane.lane().worked(self.function, took, slice);
-            first = false;
+            // A call that waits for its turn has not begun.
+            first &= took.is_zero();
             poll
         })
         .await
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        self.lane.inside.fetch_sub(1, Relaxed);
     }
 }
 
@@ -157,7 +144,6 @@ mod tests {
             let on = handle.spawn(async move {
                 let pass = lanes.pass(0).ok().unwrap();
                 assert!(pass.here && Arc::ptr_eq(&pass.lane, &lanes.lanes[n]));
-                assert_eq!(pass.lane.inside.load(Relaxed), 1);
                 let waits = lanes.lanes[n].lane().delay(Instant::now() + Duration::from_secs(9));
                 assert!(waits >= Duration::from_secs(9), "its marker is on its way");
                 // It stands before whatever is woken now.
@@ -170,7 +156,6 @@ mod tests {
             });
             assert_eq!(on.await.unwrap(), 7);
         }
-        assert!(lanes.lanes.iter().all(|lane| lane.inside.load(Relaxed) == 0));
     }
 
     #[tokio::test]

@@ -1,12 +1,13 @@
 //! A thread of guests in virtual time, and callers that ask for too much of it.
 //!
-//! The thread is what tokio's is: one run queue, first in, first out; guests give it back every
-//! millisecond. Callers are open loop: they ask at their times, each over a connection that takes one
+//! The thread is what tokio's is: one run queue, first in, first out. Guests give it back every millisecond and
+//! wait for their turn, one for each time that the queue is empty, as sockets are looked at then. Callers are open loop: they ask at their times, each over a connection that takes one
 //! call after the other; where all are taken, they give up. A random order can be replayed by its seed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use nigh_runtime::Fair;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::Instant;
@@ -46,18 +47,31 @@ impl Seen {
 }
 
 enum Task {
-    Connection { of: usize, at: usize },
-    Guest { of: usize, at: usize, left: Duration },
+    /// A request is there.
+    Connection {
+        of: usize,
+        at: usize,
+    },
+    /// A guest has its turn.
+    Guest(Guest),
     Marker,
+}
+
+#[derive(Clone, Copy)]
+struct Guest {
+    of: usize,
+    at: usize,
+    left: Duration,
+    ticket: Option<u64>,
 }
 
 struct Thread {
     start: Instant,
     now: Duration,
     queue: VecDeque<Task>,
+    turns: Fair<Guest>,
     lane: Lane,
     guests: Duration,
-    inside: u32,
     random: StdRng,
 }
 
@@ -67,24 +81,32 @@ impl Thread {
             start: Instant::now(),
             now: Duration::ZERO,
             queue: VecDeque::new(),
+            turns: Fair::default(),
             lane: Lane::default(),
             guests: Duration::ZERO,
-            inside: 0,
             random: StdRng::seed_from_u64(SEED),
         }
     }
 
-    fn runs(&mut self, function: u64, left: Duration, first: bool) -> Duration {
-        let went = left.min(GO_MAX);
-        let slice = match (first, went == left) {
-            (true, true) => Slice::Whole,
-            (true, false) => Slice::First,
-            (false, _) => Slice::Later,
-        };
+    /// A guest has its turn; whether it is done.
+    fn runs(&mut self, function: u64, guest: Guest, slice: Slice, cost: Duration) -> bool {
+        let went = guest.left.min(GO_MAX);
         self.now += went;
         self.guests += went;
         self.lane.worked(function, went, slice);
-        left - went
+        self.turns.took(function, went);
+        let left = guest.left - went;
+        if left > Duration::ZERO {
+            self.waits(function, Guest { left, ..guest }, cost);
+        }
+        left.is_zero()
+    }
+
+    fn waits(&mut self, function: u64, guest: Guest, cost: Duration) {
+        let ticket = self.turns.wait(function, guest.ticket, cost - guest.left, guest);
+        if let Some(waits) = self.turns.waiter(function, ticket) {
+            waits.ticket.get_or_insert(ticket);
+        }
     }
 
     /// Lets these callers ask for so long; what they have seen.
@@ -109,7 +131,8 @@ impl Thread {
                 }
             }
             let now = self.start + self.now;
-            match self.queue.pop_front() {
+            let task = self.queue.pop_front().or_else(|| self.turns.pick().map(Task::Guest));
+            match task {
                 None => self.now = next.iter().copied().min().unwrap_or(ends),
                 Some(Task::Marker) => self.lane.turn(now, self.guests),
                 Some(Task::Connection { of, at }) => {
@@ -117,36 +140,35 @@ impl Thread {
                     if self.lane.marks(now) {
                         self.queue.push_back(Task::Marker);
                     }
-                    let verdict = self.lane.arrive(Side::Here, now, function, self.inside);
+                    let waiting = self.turns.waiting(function);
+                    let verdict = self.lane.arrive(Side::Here, now, function, waiting);
                     self.now += OVERHEAD;
                     if verdict == Verdict::Run {
-                        let left = self.runs(function, cost, true);
-                        if left > Duration::ZERO {
-                            self.inside += 1;
-                            self.queue.push_back(Task::Guest { of, at, left });
-                            continue;
+                        let guest = Guest { of, at, left: cost, ticket: None };
+                        if !self.turns.may_begin(function) {
+                            self.waits(function, guest, cost);
+                        } else if self.runs(function, guest, Slice::First, cost) {
+                            let delay = sent[of][at].take().map(|sent| self.now - sent);
+                            seen[of].answered.extend(delay);
                         }
-                    }
-                    let delay = sent[of][at].take().map(|sent| self.now - sent);
-                    match verdict {
-                        Verdict::Run => seen[of].answered.extend(delay),
-                        Verdict::Refused(_) => seen[of].refused.extend(delay),
+                    } else {
+                        let delay = sent[of][at].take().map(|sent| self.now - sent);
+                        seen[of].refused.extend(delay);
                     }
                 }
-                Some(Task::Guest { of, at, left }) => {
-                    let left = self.runs(all[of].function, left, false);
-                    if left > Duration::ZERO {
-                        self.queue.push_back(Task::Guest { of, at, left });
-                        continue;
+                Some(Task::Guest(guest)) => {
+                    let Guest { of, at, left, .. } = guest;
+                    let Callers { function, cost, .. } = all[of];
+                    let slice = if left == cost { Slice::First } else { Slice::Later };
+                    if self.runs(function, guest, slice, cost) {
+                        seen[of].answered.extend(sent[of][at].take().map(|sent| self.now - sent));
                     }
-                    self.inside -= 1;
-                    seen[of].answered.extend(sent[of][at].take().map(|sent| self.now - sent));
                 }
             }
         }
         // What waits is forgotten with those who asked.
         self.queue.retain(|task| matches!(task, Task::Marker));
-        self.inside = 0;
+        while self.turns.pick().is_some() {}
         seen
     }
 }
@@ -250,4 +272,21 @@ fn a_flood_of_one_function_is_refused_and_anothers_calls_are_not() {
         assert!(quiet.refused.is_empty(), "seed {SEED}, {cost:?}: {}", quiet.refused.len());
         assert!(p99 <= 50 * MS, "seed {SEED}, {cost:?}: {p99:?}");
     }
+}
+
+#[test]
+fn beside_a_flood_calls_of_the_same_cost_take_little_longer_than_alone() {
+    let cost = 5 * MS;
+    let alone = Callers { function: 2, ..callers(cost, 0.25, 10) };
+    let flood = callers(cost, 5.0, 100);
+    let mut thread = Thread::new();
+    let mut before = thread.serve(&[alone], Duration::from_secs(5)).remove(0);
+    thread.serve(&[alone, flood], Duration::from_secs(1));
+    let mut seen = thread.serve(&[alone, flood], Duration::from_secs(5));
+    let (before, beside) = (Seen::p99(&mut before.answered), Seen::p99(&mut seen[0].answered));
+    println!("seed {SEED}: p99 {before:?} alone, {beside:?} beside the flood");
+    assert!(seen[0].refused.is_empty(), "seed {SEED}: {}", seen[0].refused.len());
+    assert!(beside <= before + 4 * MS, "seed {SEED}: {before:?} alone, {beside:?}");
+    let flood = seen[1].answered.len() as f64 / (5.0 / cost.as_secs_f64());
+    assert!(flood >= 0.65, "seed {SEED}: {flood} of the thread");
 }

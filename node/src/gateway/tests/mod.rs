@@ -4,6 +4,7 @@ mod forwarding;
 mod grpc;
 mod http;
 mod https;
+mod idle;
 mod overload;
 mod stops;
 mod strain;
@@ -198,6 +199,7 @@ impl Node {
             engine: engine.clone(),
             identity: Authority::new().own(id),
             compile_threads: 1,
+            behind: nigh_runtime::Behind::start("behind").unwrap(),
         };
         let (agent, work) = Agent::new(setup, stop.clone()).unwrap();
         tokio::spawn(work);

@@ -23,10 +23,15 @@ pub(super) fn measure(bench: &Bench) -> Result<Found> {
     let nodes = Nigh::cluster(bench, place, &["eu-west-1"; VOTERS])?;
     let etcd = Etcd::start(place)?;
     let component = bench.component("hello");
-    let ours = |clients: usize, writes: usize| {
+    let ours = |what: &str, clients: usize, writes: usize| {
         let mut command = bench.example("clients");
-        command.arg("revisions").arg(&nodes[0].credentials).arg(nodes[0].api.to_string());
-        command.args([clients.to_string(), writes.to_string()]).arg(&component);
+        command.arg(what).arg(&nodes[0].credentials).arg(nodes[0].api.to_string());
+        command.args([clients.to_string(), writes.to_string()]);
+        command
+    };
+    let deploys = |clients: usize, writes: usize| {
+        let mut command = ours("revisions", clients, writes);
+        command.arg(&component);
         command
     };
     let bare = |writes: usize| {
@@ -36,19 +41,27 @@ pub(super) fn measure(bench: &Bench) -> Result<Found> {
     };
     let writes = bench.effort.writes;
     let (mut alone, mut disk, mut crowd, mut puts) = (vec![], vec![], vec![], vec![]);
+    let (mut deploy_alone, mut deploy_crowd) = (vec![], vec![]);
     for _ in 0..bench.effort.rounds {
         disk.push(measured(bare(writes))?);
-        alone.push(measured(ours(1, writes / 4))?);
-        crowd.push(measured(ours(CLIENTS, writes))?);
+        alone.push(measured(ours("tokens", 1, writes / 4))?);
+        deploy_alone.push(measured(deploys(1, writes / 4))?);
+        deploy_crowd.push(measured(deploys(CLIENTS, writes))?);
+        crowd.push(measured(ours("tokens", CLIENTS, writes))?);
         if let Some(etcd) = &etcd {
             puts.push(measured(etcd.puts(bench, writes))?);
         }
     }
-    let beside_etcd = match &etcd {
-        Some(_) => ratio(&crowd, &puts, RATE),
+    let beside_etcd = |crowd: &[Measured]| match &etcd {
+        Some(_) => ratio(crowd, &puts, RATE),
         None => Outcome::Skipped("etcd is not installed (Debian: etcd-server)".to_owned()),
     };
-    Ok(vec![("write", ratio(&alone, &disk, P50)), ("writes ÷ etcd", beside_etcd)])
+    Ok(vec![
+        ("write", ratio(&alone, &disk, P50)),
+        ("deploy", ratio(&deploy_alone, &disk, P50)),
+        ("writes ÷ etcd", beside_etcd(&crowd)),
+        ("deploys ÷ etcd", beside_etcd(&deploy_crowd)),
+    ])
 }
 
 fn measured(command: Command) -> Result<Measured> {
