@@ -19,6 +19,8 @@ const SLICES_PER_POLL: u32 = 8;
 /// What comes from other threads, as new connections do, is looked at this often: by default it waits for
 /// 31 slices, which are as many milliseconds beside busy guests.
 const SLICES_PER_ARRIVAL: u32 = 2;
+/// A thread has much more to do than another one when it is more by this part.
+const MUCH_MORE: usize = 4;
 /// Threads for name look-ups of guests' outbound calls, for each thread of guests.
 const LOOKUP_THREADS_MAX: usize = 16;
 
@@ -37,6 +39,8 @@ pub struct Threads {
 struct Inner {
     id: u64,
     workers: Vec<Worker>,
+    /// Whose turn it is to be given something.
+    next: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -95,7 +99,10 @@ impl Threads {
             };
             thread::Builder::new().name(name).spawn(work).map_err(internal)?;
         }
-        Ok((Self { inner: Arc::new(Inner { id, workers }) }, Going(going)))
+        Ok((
+            Self { inner: Arc::new(Inner { id, workers, next: AtomicUsize::new(0) }) },
+            Going(going),
+        ))
     }
 
     /// Whether this is one of them: who calls a function here runs it on the spot.
@@ -121,14 +128,17 @@ impl Threads {
         worker.map_or_else(Waiting::default, |worker| worker.turns.waiting(account))
     }
 
-    /// A place on the thread that has the least to do.
-    ///
-    /// # Panics
-    /// Never: there is a thread.
+    /// A place on the next thread in turn, or where that has much more than another, on the one with the least. In
+    /// turn, since connections differ: many that come together, as one caller's do, shall not all sit where a few
+    /// others have just gone.
     pub fn seat(&self) -> Seat {
-        let workers = self.inner.workers.iter();
-        let idlest = workers.min_by_key(|worker| worker.load.load(Relaxed));
-        let Worker { handle, load, .. } = idlest.expect("an engine has a thread at least");
+        let Inner { workers, next, .. } = &*self.inner;
+        let load = |worker: &Worker| worker.load.load(Relaxed);
+        let least = workers.iter().map(load).min().unwrap_or_default();
+        let in_turn = &workers[next.fetch_add(1, Relaxed) % workers.len()];
+        let idlest = || workers.iter().min_by_key(|worker| load(worker)).unwrap_or(in_turn);
+        let much_more = load(in_turn) > least + least / MUCH_MORE + 1;
+        let Worker { handle, load, .. } = if much_more { idlest() } else { in_turn };
         load.fetch_add(1, Relaxed);
         Seat { handle: handle.clone(), load: Arc::clone(load) }
     }
@@ -152,15 +162,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_goes_to_the_thread_with_the_least_to_do() {
+    fn what_comes_together_is_spread_and_a_thread_that_has_little_gets_more() {
         let (threads, _going) = Threads::start(2).unwrap();
         assert!(!threads.is_here());
-        let (a, b) = (threads.seat(), threads.seat());
-        assert_ne!(a.handle().id(), b.handle().id());
-        let freed = b.handle().id();
-        drop(b);
-        assert_eq!(threads.seat().handle().id(), freed);
-        drop(a);
+        let on = |seats: &[Seat]| {
+            let ids: Vec<_> = threads.handles().map(Handle::id).collect();
+            let at = |id| seats.iter().filter(|seat| seat.handle().id() == id).count();
+            (at(ids[0]), at(ids[1]))
+        };
+        let mut seats: Vec<Seat> = (0..200).map(|_| threads.seat()).collect();
+        assert_eq!(on(&seats), (100, 100));
+        let first = threads.handles().next().unwrap().id();
+        // A few go on one thread.
+        let mut gone = 0;
+        seats.retain(|seat| {
+            seat.handle().id() != first || {
+                gone += 1;
+                gone > 15
+            }
+        });
+        assert_eq!(on(&seats), (85, 100));
+        let more: Vec<Seat> = (0..20).map(|_| threads.seat()).collect();
+        assert_eq!(on(&more), (10, 10), "what comes together is spread");
+        drop(more);
+        seats.retain(|seat| seat.handle().id() != first);
+        let more: Vec<Seat> = (0..60).map(|_| threads.seat()).collect();
+        assert_eq!(on(&more), (60, 0), "it has nothing to do");
     }
 
     #[test]
