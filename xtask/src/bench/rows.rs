@@ -135,7 +135,8 @@ pub(super) const ROWS: &[Asked] = &[
         group: "forward",
         what: "forwarded calls/s ÷ local calls/s",
         target: at_least(0.40, 0.55),
-        limited_by: "Each call passes two nodes and four sockets on the same cores.",
+        limited_by: "Each call passes two nodes and four sockets on the same cores: HTTP/2's state for a stream at \
+                     both ends, TLS, and head and answer as messages.",
     },
     Asked {
         name: "stream",
@@ -163,7 +164,8 @@ pub(super) const ROWS: &[Asked] = &[
         group: "cold",
         what: "the same: p99, µs",
         target: at_most(1_000.0, 300.0),
-        limited_by: "As above, and whatever else the machine does.",
+        limited_by: "As above; beyond that a core that others have for a slice: looking at all functions after \
+                     loads, which is done twice a second at most.",
     },
     Asked {
         name: "tls cold",
@@ -207,8 +209,7 @@ pub(super) const ROWS: &[Asked] = &[
         group: "memory",
         what: "memory of a loaded function, KiB",
         target: at_most(180.0, 120.0),
-        limited_by: "The pages of compiled code that a load touches, and wasmtime's tables of types and \
-                     traps.",
+        limited_by: "The pages of code that a load touches, and wasmtime's tables of types and functions.",
     },
     Asked {
         name: "not loaded",
@@ -303,8 +304,7 @@ pub(super) const ROWS: &[Asked] = &[
         group: "overload",
         what: "answers of refusals, from when the call was sent: p99 in the worst of the three, ms",
         target: at_most(50.0, 50.0),
-        limited_by: "A refusal waits for its turn on a thread of guests, which go round in 20 ms, and for \
-                     a core that the client needs too.",
+        limited_by: "A refusal waits for one slice of a guest, and for a core that the client needs too.",
     },
     Asked {
         name: "recovery",
@@ -327,23 +327,23 @@ pub(super) const ROWS: &[Asked] = &[
         what: "p99 of a function at a quarter of the peak beside a flood of five times the peak of another \
                one with the same cost ÷ alone",
         target: at_most(1.3, 1.3),
-        limited_by: "A call of 5 ms takes five slices; between them come those of the flood's calls that \
-                     run already.",
+        limited_by: "A call of 5 ms takes five slices, and waits for one of the flood's before the first; where its \
+                     connections sit on one thread, its part of that thread is soon used up.",
     },
     Asked {
         name: "flood, short",
         group: "neighbours",
         what: "p99 of `hello`, 300 calls/s, beside the same flood ÷ alone on an idle node",
         target: at_most(1.3, 1.3),
-        limited_by: "Alone it waits for nobody. Beside a flood that keeps all cores busy it waits for its \
-                     turn: a guest that runs has a slice of 1 ms.",
+        limited_by: "Alone it waits for nobody. Beside a flood that keeps all cores busy it waits for a slice of 1 ms, \
+                     and for a core that the clients use too.",
     },
     Asked {
         name: "loops",
         group: "neighbours",
         what: "p99 of `hello`, 300 calls/s, beside four loops without end on each core − alone, ms",
         target: at_most(5.0, 5.0),
-        limited_by: "A round of a thread is one slice of 1 ms for each loop on it.",
+        limited_by: "A slice of 1 ms, and the kernel's turns between the threads of guests and the client.",
     },
     Asked {
         name: "loops elections",
@@ -386,7 +386,7 @@ pub(super) const ROWS: &[Asked] = &[
         group: "idle",
         what: "10,000 connections that have served a call and are kept: memory more than before, MiB",
         target: at_most(200.0, 200.0),
-        limited_by: "A task and the buffers of each connection.",
+        limited_by: "A task and a socket for each, and what the allocator keeps between them.",
     },
     Asked {
         name: "idle",
