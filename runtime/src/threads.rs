@@ -128,7 +128,7 @@ impl Threads {
         worker.map_or_else(Waiting::default, |worker| worker.turns.waiting(account))
     }
 
-    /// A place on the next thread in turn, or where that has much more than another, on the one with the least. In
+    /// A place on the next thread in turn, or where that has much more than another, on the one with the least: of few, each counts. In
     /// turn, since connections differ: many that come together, as one caller's do, shall not all sit where a few
     /// others have just gone.
     pub fn seat(&self) -> Seat {
@@ -137,7 +137,7 @@ impl Threads {
         let least = workers.iter().map(load).min().unwrap_or_default();
         let in_turn = &workers[next.fetch_add(1, Relaxed) % workers.len()];
         let idlest = || workers.iter().min_by_key(|worker| load(worker)).unwrap_or(in_turn);
-        let much_more = load(in_turn) > least + least / MUCH_MORE + 1;
+        let much_more = load(in_turn) > least + least / MUCH_MORE;
         let Worker { handle, load, .. } = if much_more { idlest() } else { in_turn };
         load.fetch_add(1, Relaxed);
         Seat { handle: handle.clone(), load: Arc::clone(load) }
