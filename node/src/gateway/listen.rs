@@ -19,7 +19,7 @@ use super::tls::{Handshakes, Preload};
 use super::{Gateway, headers};
 use crate::stopping::Stopping;
 
-/// Most connections at once; one more is closed at once. One in use costs some 30 KiB, an idle one a few, and one
+/// Most connections at once; one more is closed at once. One in use costs some 30 KiB, an idle one 11, and one
 /// over TLS its buffers besides.
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;
 /// Connections that the kernel holds for a listener at most: tokio's backlog.
