@@ -179,6 +179,10 @@ fn callers(cost: Duration, times: f64, connections: usize) -> Callers {
     Callers { function: 1, cost, per_second: times * most, connections }
 }
 
+/// Callers of another, short function, who ask for little.
+const QUIET: Callers =
+    Callers { function: 2, cost: Duration::from_micros(40), per_second: 100.0, connections: 10 };
+
 const COSTS: [Duration; 4] =
     [Duration::from_micros(40), Duration::from_micros(400), MS, Duration::from_millis(15)];
 
@@ -238,15 +242,9 @@ fn below_its_peak_nobody_is_refused() {
 fn who_comes_while_a_flood_fills_the_thread_is_let_in() {
     for cost in COSTS {
         let flood = callers(cost, 10.0, 300);
-        let quiet = Callers {
-            function: 2,
-            cost: Duration::from_micros(40),
-            per_second: 100.0,
-            connections: 10,
-        };
         let mut thread = Thread::new();
         thread.serve(&[flood], Duration::from_secs(1));
-        let seen = thread.serve(&[flood, quiet], Duration::from_secs(1));
+        let seen = thread.serve(&[flood, QUIET], Duration::from_secs(1));
         let (asked, refused) = (seen[1].asked, seen[1].refused.len());
         assert!(refused == 0, "seed {SEED}, {cost:?}: {refused} of {asked} refused");
     }
@@ -256,16 +254,10 @@ fn who_comes_while_a_flood_fills_the_thread_is_let_in() {
 fn a_flood_of_one_function_is_refused_and_anothers_calls_are_not() {
     for cost in COSTS {
         let flood = callers(cost, 10.0, 300);
-        let quiet = Callers {
-            function: 2,
-            cost: Duration::from_micros(40),
-            per_second: 100.0,
-            connections: 10,
-        };
         let mut thread = Thread::new();
         // Until it is known as one.
-        thread.serve(&[flood, quiet], Duration::from_secs(1));
-        let mut seen = thread.serve(&[flood, quiet], Duration::from_secs(3));
+        thread.serve(&[flood, QUIET], Duration::from_secs(1));
+        let mut seen = thread.serve(&[flood, QUIET], Duration::from_secs(3));
         let [flood, quiet] = &mut seen[..] else { unreachable!() };
         let p99 = Seen::p99(&mut quiet.answered);
         println!("seed {SEED}, {cost:?}: quiet p99 {p99:?}, flood {} refused", flood.refused.len());
