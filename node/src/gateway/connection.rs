@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +76,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
                 // take.
                 leaving: stopping.leaving.child_token(),
                 is_gathered: nigh_runtime::gathers(),
+                called: Notify::new(),
                 stopping,
             }));
             match spoken {
@@ -123,13 +125,17 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     socket: Socket<S>,
     calls: Calls,
 ) -> Result<(), Ended> {
-    let stopping = calls.0.stopping.clone();
+    let common = Arc::clone(&calls.0);
     let told = async move {
+        // Such a connection is told by GOAWAY that it ends, and loses nothing. One over HTTP/1.1 is told with its
+        // next answer. Who comes when the node already leaves knows no other: a first call is answered.
+        let leaves = async {
+            common.called.notified().await;
+            common.stopping.leaving.cancelled().await;
+        };
         tokio::select! {
-            () = stopping.closing.cancelled() => {}
-            // Such a connection is told by GOAWAY that it ends, and loses nothing. One over HTTP/1.1 is told with
-            // its next answer.
-            () = stopping.leaving.cancelled() => {}
+            () = common.stopping.closing.cancelled() => {}
+            () = leaves => {}
         }
     };
     let mut told = aside(told);
@@ -223,6 +229,8 @@ struct Common {
     pulse: Arc<Pulse>,
     leaving: CancellationToken,
     is_gathered: bool,
+    /// Told of calls over HTTP/2.
+    called: Notify,
     stopping: Stopping,
 }
 
@@ -239,6 +247,9 @@ impl Service<Request<Incoming>> for Calls {
         let is_h1 = request.version() < http::Version::HTTP_2;
         let common = Arc::clone(&self.0);
         common.stopping.came();
+        if !is_h1 {
+            common.called.notify_one();
+        }
         let beat = common.pulse.begins(!request.body().is_end_stream());
         // Boxed: a connection without a call has no room for one.
         Box::pin(async move {

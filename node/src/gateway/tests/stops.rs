@@ -173,6 +173,8 @@ async fn a_node_that_leaves_serves_on_and_tells_callers_to_go() {
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(executor, io).await.unwrap();
     let ended = tokio::spawn(connection);
+    // Both sides have said what they say first: who comes late is not sent away without an answer.
+    until("the caller is there", || node.metrics.connections().get() == 1).await;
     let request = Request::get("http://localhost/hello").body(Full::<Bytes>::default()).unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
     // GOAWAY ends the connection without an error, while the sender still holds it.
