@@ -28,6 +28,7 @@ mod peer;
 mod process;
 pub mod recover;
 mod report;
+mod rest;
 mod room;
 mod seen;
 mod stopping;

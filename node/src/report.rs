@@ -9,22 +9,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Agent, after};
+use crate::agent::Agent;
 use crate::control::prefix;
 use crate::decided::Decided;
 use crate::gossip::{Filter, Keys, Publisher};
 use crate::identity::Own;
 use crate::process::Process;
+use crate::rest::Rest;
 use crate::seen::{DiskReport, IdentityReport, Load, Report, Room};
 
 /// Load is told this often; what the node has is told at once.
 const LOAD_INTERVAL: Duration = Duration::from_millis(500);
-/// After a look at what the node has it rests so many times as long as that took: with many functions
-/// that change at once a look sees many changes.
-const REST_TIMES: u32 = 4;
-/// For what calls have loaded meanwhile it rests so many times as long.
-const REST_TIMES_AFTER_LOADS: u32 = 200;
-
 /// Where what a node says of itself comes from, and where it goes to.
 pub(crate) struct Told {
     /// This node.
@@ -103,19 +98,17 @@ pub(crate) async fn keep_reporting(
             room: *room.borrow_and_update(),
             engine: engine.fingerprint().to_owned(),
         });
-        let took = began.elapsed();
-        let rest = (took * REST_TIMES).min(LOAD_INTERVAL);
-        let loads_seen = Instant::now() + (took * REST_TIMES_AFTER_LOADS).min(LOAD_INTERVAL);
+        let rest = Rest::after(began);
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(rest) => {}
+            () = tokio::time::sleep_until(rest.ends) => {}
         }
         tokio::select! {
             () = stop.cancelled() => return,
             () = leaving.cancelled(), if !left => left = true,
             changed = changes.changed() => if changed.is_err() { return },
             changed = settled.changed() => if changed.is_err() { return },
-            changed = after(loads_seen, &mut shelf) => if changed.is_err() { return },
+            changed = rest.loads(&mut shelf) => if changed.is_err() { return },
             changed = keys_changed.changed() => if changed.is_err() { return },
             Ok(()) = room.changed() => {}
             _ = ticks.tick() => cpu = process.cpu(),

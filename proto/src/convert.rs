@@ -1,9 +1,11 @@
 //! Conversions between messages and the model, with an error for what does not convert.
 
+use bytes::{Bytes, BytesMut};
 use nigh_model::ids::{BadName, FunctionName};
 use nigh_model::refusal::Refusal;
 use nigh_model::spec::{self, AppSpec, BadSpec, FunctionSpec, Invoke};
 
+use crate::peer::v1 as peer;
 use crate::v1;
 
 /// A message that holds no valid value.
@@ -147,11 +149,27 @@ fn message_of(name: &FunctionName, spec: &FunctionSpec) -> v1::FunctionSpec {
 /// # Errors
 /// The first name or value that HTTP does not allow.
 pub fn header_map(headers: &[v1::Header]) -> Result<http::HeaderMap, Malformed> {
+    mapped(headers.iter().map(|header| (header.name.as_bytes(), &header.value)))
+}
+
+/// The same of what another node sends.
+///
+/// # Errors
+/// As those.
+pub fn peer_header_map(headers: &[peer::Header]) -> Result<http::HeaderMap, Malformed> {
+    mapped(headers.iter().map(|header| (&header.name[..], &header.value)))
+}
+
+fn mapped<'h>(
+    headers: impl ExactSizeIterator<Item = (&'h [u8], &'h Bytes)>,
+) -> Result<http::HeaderMap, Malformed> {
     let mut map = http::HeaderMap::with_capacity(headers.len());
-    for header in headers {
-        let name = http::HeaderName::from_bytes(header.name.as_bytes())
-            .map_err(|error| Malformed::new("headers", format!("`{}`: {error}", header.name)))?;
-        let value = http::HeaderValue::from_bytes(&header.value)
+    for (name, value) in headers {
+        let name = http::HeaderName::from_bytes(name).map_err(|error| {
+            let name = String::from_utf8_lossy(name);
+            Malformed::new("headers", format!("`{name}`: {error}"))
+        })?;
+        let value = http::HeaderValue::from_maybe_shared(value.clone())
             .map_err(|error| Malformed::new("headers", format!("`{name}`: {error}")))?;
         map.append(name, value);
     }
@@ -163,7 +181,25 @@ pub fn headers(map: &http::HeaderMap) -> Vec<v1::Header> {
     map.iter()
         .map(|(name, value)| v1::Header {
             name: name.as_str().to_owned(),
-            value: bytes::Bytes::copy_from_slice(value.as_bytes()),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+        })
+        .collect()
+}
+
+/// The same for another node: all of them in one piece of memory.
+pub fn peer_headers(map: &http::HeaderMap) -> Vec<peer::Header> {
+    let length =
+        |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len();
+    let mut all = BytesMut::with_capacity(map.iter().map(length).sum());
+    for (name, value) in map {
+        all.extend_from_slice(name.as_str().as_bytes());
+        all.extend_from_slice(value.as_bytes());
+    }
+    let mut all = all.freeze();
+    map.iter()
+        .map(|(name, value)| peer::Header {
+            name: all.split_to(name.as_str().len()),
+            value: all.split_to(value.len()),
         })
         .collect()
 }
@@ -185,6 +221,25 @@ pub fn timestamp_ms(ms: u64) -> prost_types::Timestamp {
 mod tests {
     use super::*;
     use nigh_model::Digest;
+
+    #[test]
+    fn headers_for_other_nodes_are_the_same_bytes_and_come_back() {
+        use prost::Message as _;
+        let mut map = http::HeaderMap::new();
+        for (name, value) in [("accept", "a"), ("x-own", ""), ("accept", "b"), ("x-other", "c")] {
+            let name: http::HeaderName = name.parse().unwrap();
+            map.append(name, http::HeaderValue::from_str(value).unwrap());
+        }
+        let theirs = peer_headers(&map);
+        assert_eq!(peer_header_map(&theirs).unwrap(), map);
+        let bytes = |header: &peer::Header| header.encode_to_vec();
+        let own: Vec<_> = headers(&map).iter().map(|header| header.encode_to_vec()).collect();
+        assert_eq!(theirs.iter().map(bytes).collect::<Vec<_>>(), own);
+        let bad = peer::Header { name: "x".into(), value: "a\nb".into() };
+        assert!(peer_header_map(&[bad]).unwrap_err().why.starts_with("`x`"));
+        let bad = peer::Header { name: "a b".into(), value: "".into() };
+        assert!(peer_header_map(&[bad]).unwrap_err().why.starts_with("`a b`"));
+    }
 
     #[test]
     fn a_spec_survives_the_wire() {

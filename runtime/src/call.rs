@@ -77,7 +77,7 @@ impl Loaded {
             Some(instance) => Place::Waiting(instance),
             None => Place::Fresh(self.engine().admit(self.slots())?),
         };
-        let limits = call.limits;
+        let (limits, account) = (call.limits, call.account);
         let method = call.request.method().clone();
         let meter = Meter::new(call.deadline, Duration::from_millis(limits.cpu_ms));
         let usage = Arc::new(Usage::new(call.account, meter));
@@ -93,7 +93,7 @@ impl Loaded {
             answer_sender,
             end_sender,
         );
-        let mut guest = Task::start(self.engine().threads(), task);
+        let mut guest = Task::start(self.engine().threads(), account, task);
         let answer = match guest.until(answer).await {
             Ok(answer) => check_answer(answer),
             Err(_) => Err(match guest.until(&mut end).await {

@@ -10,7 +10,8 @@
 
 use std::time::Duration;
 
-/// How far behind an account stays at most: a burst of so much goes before all others.
+/// How far behind an account stays at most: a burst of so much goes before all others. A flood begins with one too, and
+/// with less the calls of others that come in bursts would wait for a flood that lasts.
 const CREDIT: Duration = Duration::from_millis(50);
 /// A call that has run for longer takes turns with others like it.
 const LONG: Duration = Duration::from_millis(20);
@@ -129,6 +130,17 @@ impl<T> Fair<T> {
         known.is_none_or(|known| next.is_none_or(|next| known.at <= next))
     }
 
+    /// How far an account is behind those that wait, in ns; below 0: ahead of them. None: nobody waits.
+    pub fn behind_ns(&self, account: u64) -> Option<i64> {
+        let waiting = self.accounts.iter().filter(|account| !account.guests.is_empty());
+        let next = waiting.map(|account| account.at).min()?;
+        let least = self.now.saturating_sub(CREDIT);
+        let known = self.accounts.iter().find(|known| known.id == account);
+        let at = known.map_or(least, |known| known.at.max(least));
+        let ns = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        Some(ns(next.saturating_sub(at)) - ns(at.saturating_sub(next)))
+    }
+
     /// Whether some account has had less of late than this one, which has had something.
     pub fn is_ahead(&self, account: u64) -> bool {
         let known = self.accounts.iter().find(|known| known.id == account);
@@ -201,6 +213,23 @@ mod tests {
     fn accounts_get_the_same_however_many_guests_they_have() {
         assert_eq!(share(&[(7, 1), (8, 30)], 100), [50, 50]);
         assert_eq!(share(&[(1, 3), (2, 1), (3, 9)], 99), [33, 33, 33]);
+    }
+
+    #[test]
+    fn an_account_is_behind_by_what_others_have_had() {
+        let mut fair = Fair::default();
+        assert_eq!(fair.behind_ns(1), None);
+        fair.wait(1, None, Duration::ZERO, ());
+        fair.took(1, 30 * MS);
+        assert_eq!((fair.behind_ns(1), fair.behind_ns(2)), (Some(0), Some(30_000_000)));
+        fair.took(2, 20 * MS);
+        assert_eq!(fair.behind_ns(2), Some(10_000_000));
+        fair.took(2, 20 * MS);
+        assert_eq!(fair.behind_ns(2), Some(-10_000_000));
+        fair.took(1, CREDIT);
+        fair.pick();
+        fair.wait(1, None, Duration::ZERO, ());
+        assert_eq!(fair.behind_ns(3), Some(CREDIT.as_nanos() as i64), "as far as it may be");
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod outbound;
 mod output;
 mod pipe;
 mod sender;
+mod slice;
 mod task;
 mod threads;
 mod ticker;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::Failure;
 use crate::clock::Stopwatch;
+use crate::ticker;
 use crate::turns::{self, Turn};
 
 thread_local! {
@@ -98,7 +99,9 @@ impl Usage {
 
     /// An epoch has passed while the guest ran.
     pub(crate) fn tick(&self) -> Verdict {
-        self.busy.store(true, Relaxed);
+        if self.busy.swap(true, Relaxed) {
+            ticker::goes_on();
+        }
         let state = self.state();
         let slice = state.slice.as_ref().map_or(Duration::ZERO, Stopwatch::elapsed);
         state.meter.judge(slice, Instant::now())

@@ -31,15 +31,16 @@ enum State {
 }
 
 impl Task {
-    /// Starts a guest: here, if this is a guest thread.
+    /// Starts a guest of an account: here, if this is a guest thread and no other is better for it.
     pub(crate) fn start(
         threads: &Threads,
+        account: u64,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        let state = if threads.is_here() {
-            State::Here(Box::pin(work))
-        } else {
-            State::There(spawn(threads.seat(), work))
+        let state = match threads.better(account) {
+            Some(seat) => State::There(spawn(seat, work)),
+            None if threads.is_here() => State::Here(Box::pin(work)),
+            None => State::There(spawn(threads.seat(), work)),
         };
         Self { threads: threads.clone(), state }
     }

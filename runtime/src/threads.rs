@@ -21,6 +21,8 @@ const SLICES_PER_POLL: u32 = 8;
 const SLICES_PER_ARRIVAL: u32 = 2;
 /// A thread has much more to do than another one when it is more by this part.
 const MUCH_MORE: usize = 4;
+/// An account that is behind all that wait by this much needs no other thread: most calls are over by then.
+const BEHIND_MIN_NS: i64 = 6_000_000;
 /// Threads for name look-ups of guests' outbound calls, for each thread of guests.
 const LOOKUP_THREADS_MAX: usize = 16;
 
@@ -128,6 +130,23 @@ impl Threads {
         worker.map_or_else(Waiting::default, |worker| worker.turns.waiting(account))
     }
 
+    /// A place on another thread for a guest of this account, if too many others go before it on this one and fewer
+    /// there: where a connection sits says nothing of what comes over it. An account that waits on all of them
+    /// stays where it is.
+    pub(crate) fn better(&self, account: u64) -> Option<Seat> {
+        let here = self.here()?;
+        let workers = &self.inner.workers;
+        let behind = workers[here].turns.behind_ns(account)?;
+        if behind >= BEHIND_MIN_NS {
+            return None;
+        }
+        let others = workers.iter().filter(|worker| worker.turns.waiting(account).own == 0);
+        let best = others
+            .map(|worker| (worker.turns.behind_ns(account).unwrap_or(i64::MAX), worker))
+            .max_by_key(|(behind, _)| *behind);
+        best.filter(|(there, _)| *there > behind).map(|(_, worker)| worker.seat())
+    }
+
     /// A place on the next thread in turn, or where that has much more than another, on the one with the least: of few, each counts. In
     /// turn, since connections differ: many that come together, as one caller's do, shall not all sit where a few
     /// others have just gone.
@@ -138,9 +157,14 @@ impl Threads {
         let in_turn = &workers[next.fetch_add(1, Relaxed) % workers.len()];
         let idlest = || workers.iter().min_by_key(|worker| load(worker)).unwrap_or(in_turn);
         let much_more = load(in_turn) > least + least / MUCH_MORE;
-        let Worker { handle, load, .. } = if much_more { idlest() } else { in_turn };
-        load.fetch_add(1, Relaxed);
-        Seat { handle: handle.clone(), load: Arc::clone(load) }
+        if much_more { idlest().seat() } else { in_turn.seat() }
+    }
+}
+
+impl Worker {
+    fn seat(&self) -> Seat {
+        self.load.fetch_add(1, Relaxed);
+        Seat { handle: self.handle.clone(), load: Arc::clone(&self.load) }
     }
 }
 
@@ -188,6 +212,33 @@ mod tests {
         seats.retain(|seat| seat.handle().id() != first);
         let more: Vec<Seat> = (0..60).map(|_| threads.seat()).collect();
         assert_eq!(on(&more), (60, 0), "it has nothing to do");
+    }
+
+    #[test]
+    fn a_guest_runs_where_the_least_goes_before_it() {
+        let (threads, _going) = Threads::start(2).unwrap();
+        let [first, second] = &threads.inner.workers[..] else { panic!() };
+        let noop = || std::task::Waker::noop().clone();
+        let long = std::time::Duration::from_millis(20);
+        let better = |account| {
+            let (threads, (sender, found)) = (threads.clone(), std::sync::mpsc::channel());
+            first.handle.spawn(async move {
+                let seat = threads.better(account).map(|seat| seat.handle().id());
+                sender.send(seat).unwrap();
+            });
+            found.recv().unwrap()
+        };
+        assert!(threads.better(1).is_none(), "this is none of them");
+        assert!(better(1).is_none(), "nobody waits");
+        let _waiting = [first.turns.waits(7, noop()), second.turns.waits(7, noop())];
+        first.turns.had(7, 2 * long);
+        second.turns.had(7, 2 * long);
+        assert!(better(1).is_none(), "it has had nothing yet");
+        first.turns.had(1, 2 * long);
+        assert_eq!(better(1), Some(second.handle.id()));
+        assert!(better(7).is_none(), "it waits on both");
+        second.turns.had(1, 2 * long);
+        assert!(better(1).is_none(), "it has had as much there");
     }
 
     #[test]

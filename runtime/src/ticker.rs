@@ -4,17 +4,36 @@
 //! that come one after the other would all make.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use crate::Error;
 
-/// A busy guest gives its thread away this often.
+/// A guest that has just become busy gives its thread away after this …
 pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// … and as often as this while some guest goes on for longer: what comes meanwhile for others waits for it. Short calls,
+/// of which there may be very many, are not interrupted so often.
+const SHORT_TICK: Duration = Duration::from_micros(250);
+/// So many short ticks after a guest has last gone on for longer.
+const SHORT_TICKS: u32 = 16;
 
 /// It sleeps when nothing was found running for so many ticks.
 const IDLE_TICKS: u32 = 100;
+
+/// Whether a guest was interrupted that had been before.
+static GOES_ON: AtomicBool = AtomicBool::new(false);
+
+/// A guest was interrupted that had been before.
+pub(crate) fn goes_on() {
+    // Most often it is known.
+    if !GOES_ON.load(Relaxed) {
+        GOES_ON.store(true, Relaxed);
+    }
+}
 
 /// The ticker's handle; the thread ends when it is dropped.
 pub(crate) struct Ticker {
@@ -79,7 +98,7 @@ impl Drop for Ticker {
 
 impl Shared {
     fn run(&self) {
-        let mut idle = 0;
+        let (mut idle, mut short) = (0, 0);
         while !self.stop.load(SeqCst) {
             idle = if self.running.load(SeqCst) == 0 { idle + 1 } else { 0 };
             if idle >= IDLE_TICKS {
@@ -90,7 +109,12 @@ impl Shared {
                 self.parked.store(false, SeqCst);
                 idle = 0;
             }
-            thread::sleep(TICK);
+            short = if GOES_ON.swap(false, Relaxed) {
+                SHORT_TICKS
+            } else {
+                u32::saturating_sub(short, 1)
+            };
+            thread::sleep(if short > 0 { SHORT_TICK } else { TICK });
             self.engine.increment_epoch();
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 
 use crate::fair::{Fair, Waiting};
+use crate::slice::Slice;
 use crate::ticker::TICK;
 
 /// Slices shorter than this are not accounted for: calls of such guests are over before they are in anybody's way,
@@ -46,6 +47,7 @@ impl Turns {
         async move {
             loop {
                 turns.begun.notified().await;
+                let mut short = None;
                 loop {
                     // Until the thread has looked at its sockets, and run what it found there.
                     yield_now().await;
@@ -55,7 +57,10 @@ impl Turns {
                         state.fair.pick()
                     };
                     match next {
-                        Some(guest) => guest.wake(),
+                        Some(guest) => {
+                            short.get_or_insert_with(Slice::short);
+                            guest.wake();
+                        }
                         None => break,
                     }
                 }
@@ -68,6 +73,11 @@ impl Turns {
         self.state().fair.waiting(account)
     }
 
+    /// How far this account is behind those that wait, in ns; below 0: ahead of them. None: nobody waits.
+    pub(crate) fn behind_ns(&self, account: u64) -> Option<i64> {
+        self.state().fair.behind_ns(account)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,6 +85,18 @@ impl Turns {
     fn may_begin(&self, account: u64) -> bool {
         let State { fair, round } = &*self.state();
         fair.may_begin(account) && (*round < TICK || !fair.is_ahead(account))
+    }
+
+    /// Somebody of this account waits, whom nobody wakes but the loop of the thread.
+    #[cfg(test)]
+    pub(crate) fn waits(&self, account: u64, wakes: Waker) -> u64 {
+        self.state().fair.wait(account, None, Duration::ZERO, wakes)
+    }
+
+    /// An account has run for this long, of which the loop is not told.
+    #[cfg(test)]
+    pub(crate) fn had(&self, account: u64, time: Duration) {
+        self.state().fair.took(account, time);
     }
 
     fn took(&self, account: u64, time: Duration) {

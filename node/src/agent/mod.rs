@@ -47,7 +47,6 @@ pub(crate) use fetch::Fetcher;
 pub(crate) use intake::Intake;
 pub(crate) use leave::keep_copies_elsewhere;
 pub(crate) use replicate::Copies;
-pub(crate) use run::after;
 pub(crate) use service::PeerArtifacts;
 pub(crate) use shelf::{Shelf, ShelfError, Taken};
 pub(crate) use stock::Stock;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nigh_model::{Digest, NodeId, Region, State};
 use nigh_runtime::Behind;
 use tokio::runtime::Handle;
-use tokio::sync::watch::{self, error::RecvError};
+use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -24,26 +24,10 @@ use super::shelf::Shelf;
 use super::stock::Stock;
 use super::wants::Wants;
 use crate::decided::Decided;
+use crate::rest::Rest;
 
-/// After a look the loop rests so many times as long as it took: where many functions change at once
-/// each look sees many changes, and looking takes a small part of one core …
-const REST_TIMES: u32 = 4;
-/// For what calls have loaded meanwhile it rests so many times as long: nobody waits for that to be seen, and a look
-/// that keeps a core from calls delays the slowest of them …
-const REST_TIMES_AFTER_LOADS: u32 = 200;
-/// … but no longer than this.
-const REST_MAX: Duration = Duration::from_millis(500);
 /// What changes with time alone (demand, idleness, graces) is looked at this often.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Waits for a change, and not before this.
-pub(crate) async fn after<T>(
-    then: Instant,
-    changes: &mut watch::Receiver<T>,
-) -> Result<(), RecvError> {
-    tokio::time::sleep_until(then).await;
-    changes.changed().await
-}
 
 /// Carries out what the diff asks for.
 pub(super) struct Worker {
@@ -106,18 +90,16 @@ impl Worker {
             });
             let Some((worker, retry)) = looked.await else { return };
             self = worker;
-            let took = began.elapsed();
-            let rest = (took * REST_TIMES).min(REST_MAX);
-            let loads_seen = Instant::now() + (took * REST_TIMES_AFTER_LOADS).min(REST_MAX);
+            let rest = Rest::after(began);
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(rest) => {}
+                () = tokio::time::sleep_until(rest.ends) => {}
             }
             tokio::select! {
                 () = stop.cancelled() => break,
                 // The senders live as long as self.
                 _ = decided.changed() => {}
-                _ = after(loads_seen, &mut here) => {}
+                _ = rest.loads(&mut here) => {}
                 Some(done) = self.jobs.join_next_with_id() => self.done(done),
                 _ = ticks.tick() => {
                     let looked = behind.run(move || {

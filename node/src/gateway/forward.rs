@@ -8,16 +8,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, TryStreamExt as _};
 use http::{Response, StatusCode, request};
 use http_body::Body as _;
-use nigh_model::limits::GRPC_MESSAGE_BYTES_MAX;
 use nigh_model::{Node, RequestId};
-use nigh_proto::peer::v1::invoke_client::InvokeClient;
 use nigh_proto::peer::v1::{AnswerHead, CallFrame, CallHead, answer_frame, call_frame};
 use nigh_proto::{convert, status, v1};
 use tokio::time::{Instant, timeout_at};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::body::AnswerBody;
 use super::deadline::{Deadline, GRACE};
@@ -29,6 +27,7 @@ use super::retry::Ended;
 use super::timings::Timings;
 use super::{Gateway, reasons};
 use crate::decided::Target;
+use crate::peer::Answer;
 use crate::telemetry::Metrics;
 
 /// A call as it is sent.
@@ -65,8 +64,6 @@ pub(crate) enum Way {
     Ended(Ended, Problem),
 }
 
-type Frames = Streaming<nigh_proto::peer::v1::AnswerFrame>;
-
 impl Gateway {
     /// Sends a call to a node and waits for the head of its answer.
     pub(crate) async fn forward(
@@ -76,8 +73,7 @@ impl Gateway {
         request: &Arc<Replay>,
     ) -> Way {
         let core = self.core();
-        let Some(channel) = core.peers.channel_of_thread(to.id, core.engine.threads().here())
-        else {
+        let Some(line) = core.peers.line(to.id, core.engine.threads().here()) else {
             let message = format!("node `{}` has left the cluster", to.name);
             return Way::Ended(Ended::Unreached, Problem::new(reasons::PEER_UNREACHABLE, message));
         };
@@ -98,16 +94,13 @@ impl Gateway {
             request: Arc::clone(request),
             peers: core.peers.clone(),
         });
-        let mut client =
-            InvokeClient::new(channel).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
         let exchange = async {
-            let opened = client.call(outgoing).await?;
-            if opened.metadata().contains_key(ACCEPTED) {
+            let mut opened = line.call(outgoing).await?;
+            if opened.headers.contains_key(ACCEPTED) {
                 request.accepted();
             }
-            let mut frames = opened.into_inner();
-            let first = frames.message().await?;
-            Ok::<_, Status>((frames, first))
+            let first = opened.frames.try_next().await?;
+            Ok::<_, Status>((opened.frames, first))
         };
         let result = tokio::select! {
             result = timeout_at(call.deadline.at + GRACE, exchange) => match result {
@@ -156,7 +149,7 @@ impl Gateway {
 
 /// What the first frame of an answer says.
 fn opened(
-    frames: Frames,
+    frames: Answer,
     first: Option<answer_frame::Part>,
     from: Arc<From>,
     metrics: Metrics,
@@ -176,7 +169,7 @@ fn opened(
 
 fn answer_of(
     head: AnswerHead,
-    frames: Frames,
+    frames: Answer,
     from: &Arc<From>,
     metrics: Metrics,
 ) -> Result<Far, Problem> {
@@ -190,7 +183,7 @@ fn answer_of(
     let status = u16::try_from(head.status).ok().and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or_else(|| from.lost("it sent a status that is none"))?;
     let headers =
-        convert::header_map(&head.headers).map_err(|error| from.lost(&error.to_string()))?;
+        convert::peer_header_map(&head.headers).map_err(|error| from.lost(&error.to_string()))?;
     let length = headers.get(http::header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
     let body = AnswerBody::there(Remote::new(frames, Arc::clone(from), length), metrics);
@@ -210,7 +203,7 @@ fn call_head(gateway: &Gateway, to: &Node, call: &Outbound<'_>, budget: Duration
         function: call.target.function.function.to_string(),
         method: call.head.method.to_string(),
         uri: call.url.to_owned(),
-        headers: convert::headers(&call.head.headers),
+        headers: convert::peer_headers(&call.head.headers),
         request_id: call.request_id.to_string(),
         budget_us: u64::try_from(budget.as_micros()).unwrap_or(u64::MAX),
         app: call.target.app.to_string(),

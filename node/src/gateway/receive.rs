@@ -1,24 +1,27 @@
 //! Calls forwarded by other nodes: run here or refused, never sent on.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::stream::{self, Stream, StreamExt as _};
-use http::{Method, Request};
+use futures::future::BoxFuture;
+use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
+use http::{HeaderName, Method, Request, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
-use nigh_model::limits::GRPC_MESSAGE_BYTES_MAX;
 use nigh_model::{AppName, FunctionName, FunctionRef, NodeId, NodeName, RequestId, RevisionId};
-use nigh_proto::peer::v1::invoke_server::{Invoke, InvokeServer};
+use nigh_proto::peer::v1::invoke_server::SERVICE_NAME;
 use nigh_proto::peer::v1::{
-    AnswerEnd, AnswerFrame, AnswerHead, CallFrame, CallHead, answer_frame::Part, call_frame,
+    AnswerEnd, AnswerFrame, AnswerHead, CallHead, answer_frame::Part, call_frame,
 };
 use nigh_proto::{convert, status, v1};
 use nigh_runtime::{BodyError, RequestBody};
 use tokio::time::{Instant, timeout};
-use tonic::metadata::MetadataValue;
-use tonic::{Code, Response, Status, Streaming};
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::{Code, Status};
+use tower::Service;
 
 use super::body::AnswerBody;
 use super::deadline::Deadline;
@@ -27,37 +30,53 @@ use super::problem::Problem;
 use super::run::{Errand, Prepared, Ran};
 use super::{Gateway, reasons};
 use crate::decided::Target;
+use crate::peer::{Call, response};
 
 /// A stream that does not begin by then is none of ours.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Opens the answer to a call that has a place here; a refusal comes without it.
-pub(crate) const ACCEPTED: &str = "nigh-accepted";
+pub(crate) const ACCEPTED: HeaderName = HeaderName::from_static("nigh-accepted");
 
 /// The service that other nodes forward calls to.
-pub(crate) fn peer_invoke_service(gateway: Gateway) -> InvokeServer<Receiver> {
-    InvokeServer::new(Receiver { gateway })
-        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+pub(crate) fn peer_invoke_service(gateway: Gateway) -> Receiver {
+    Receiver { gateway }
 }
 
-/// Takes calls forwarded by other nodes.
+/// Takes calls forwarded by other nodes: the service `nigh.peer.v1.Invoke`, whose frames are read and written here
+/// without the layers that serve any method.
+#[derive(Clone)]
 pub(crate) struct Receiver {
     gateway: Gateway,
 }
 
-type Frames = Pin<Box<dyn Stream<Item = Result<AnswerFrame, Status>> + Send>>;
+type Frames = Pin<Box<dyn Stream<Item = AnswerFrame> + Send>>;
 
-#[tonic::async_trait]
-impl Invoke for Receiver {
-    type CallStream = Frames;
+impl NamedService for Receiver {
+    const NAME: &'static str = SERVICE_NAME;
+}
 
-    async fn call(
-        &self,
-        request: tonic::Request<Streaming<CallFrame>>,
-    ) -> Result<Response<Frames>, Status> {
-        let mut frames = request.into_inner();
-        let first = timeout(HEAD_WAIT_MAX, frames.message()).await;
+impl Service<Request<Body>> for Receiver {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let receiver = self.clone();
+        Box::pin(async move {
+            let answered = receiver.answer(Call::new(request.into_body())).await;
+            Ok(answered.unwrap_or_else(Status::into_http))
+        })
+    }
+}
+
+impl Receiver {
+    async fn answer(&self, mut frames: Call) -> Result<Response<Body>, Status> {
+        let first = timeout(HEAD_WAIT_MAX, frames.try_next()).await;
         let first = first.map_err(|_| malformed("no head came"))??;
         let Some(call_frame::Part::Head(head)) = first.and_then(|frame| frame.part) else {
             return Err(malformed("the first frame is no head"));
@@ -65,18 +84,16 @@ impl Invoke for Receiver {
         self.gateway.core().metrics.received();
         let call = match self.accept(head)? {
             Ok(call) => call,
-            Err(refusal) => return Ok(Response::new(refused(&refusal))),
+            Err(refusal) => return Ok(response(refused(&refusal), None)),
         };
         let prepared = match self.gateway.prepare(&call.target, call.deadline).await {
             Ok(prepared) => prepared,
-            Err(refusal) => return Ok(Response::new(refused(&refusal))),
+            Err(refusal) => return Ok(response(refused(&refusal), None)),
         };
         // Returning opens the answer: the other node learns that the call has a place here
         // before the guest has said a word, and lets the rest of the body flow.
         let answer = stream::once(run(self.gateway.clone(), prepared, call, body_of(frames)));
-        let mut response: Response<Frames> = Response::new(Box::pin(answer.flatten()));
-        response.metadata_mut().insert(ACCEPTED, MetadataValue::from_static("1"));
-        Ok(response)
+        Ok(response(Box::pin(answer.flatten()), Some(ACCEPTED)))
     }
 }
 
@@ -124,8 +141,8 @@ impl Receiver {
             .uri(head.uri)
             .body(())
             .map_err(|error| malformed(&error.to_string()))?;
-        *request.headers_mut() =
-            convert::header_map(&head.headers).map_err(|error| malformed(&error.to_string()))?;
+        *request.headers_mut() = convert::peer_header_map(&head.headers)
+            .map_err(|error| malformed(&error.to_string()))?;
         let budget = Duration::from_micros(head.budget_us);
         let timeout_ms = target.spec.limits.timeout_ms;
         Ok(Ok(Incoming {
@@ -156,13 +173,13 @@ fn frames_of(ran: Ran, is_head: bool) -> Frames {
     let (head, body) = response.into_parts();
     let head = Part::Head(AnswerHead {
         status: head.status.as_u16().into(),
-        headers: convert::headers(&head.headers),
+        headers: convert::peer_headers(&head.headers),
         cold,
         queue_us: us(timings.queue),
         start_us: us(timings.start),
         exec_us: us(timings.exec),
     });
-    let head = stream::once(std::future::ready(Ok(AnswerFrame { part: Some(head) })));
+    let head = stream::once(std::future::ready(AnswerFrame { part: Some(head) }));
     if is_head {
         // Nobody reads a body here; the guest may finish by itself.
         drop(body);
@@ -172,7 +189,7 @@ fn frames_of(ran: Ran, is_head: bool) -> Frames {
 }
 
 fn once(part: Part) -> Frames {
-    Box::pin(stream::once(std::future::ready(Ok(AnswerFrame { part: Some(part) }))))
+    Box::pin(stream::once(std::future::ready(AnswerFrame { part: Some(part) })))
 }
 
 fn refused(problem: &Problem) -> Frames {
@@ -192,7 +209,7 @@ struct BodyFrames {
 }
 
 impl Stream for BodyFrames {
-    type Item = Result<AnswerFrame, Status>;
+    type Item = AnswerFrame;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -218,12 +235,12 @@ impl Stream for BodyFrames {
             },
         };
         this.done = matches!(part, Part::End(_) | Part::Failed(_));
-        Poll::Ready(Some(Ok(AnswerFrame { part: Some(part) })))
+        Poll::Ready(Some(AnswerFrame { part: Some(part) }))
     }
 }
 
 /// The frames after the head as a body.
-fn body_of(frames: Streaming<CallFrame>) -> RequestBody {
+fn body_of(frames: Call) -> RequestBody {
     let frames = frames.map(|frame| {
         let part = frame.map_err(|status| BodyError::Aborted(status.message().to_owned()))?.part;
         match part {
@@ -256,7 +273,7 @@ mod tests {
     fn a_refusal_is_one_frame() {
         let problem = Problem::new(reasons::NOT_HERE, "no");
         let frames: Vec<_> = futures::executor::block_on(refused(&problem).collect());
-        let [Ok(AnswerFrame { part: Some(Part::Refused(told)) })] = &frames[..] else {
+        let [AnswerFrame { part: Some(Part::Refused(told)) }] = &frames[..] else {
             panic!("{frames:?}")
         };
         assert_eq!(told.reason, "NOT_HERE");

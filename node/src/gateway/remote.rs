@@ -7,20 +7,19 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream as _;
+use futures::{Stream as _, TryStreamExt as _};
 use http_body::{Body, Frame, SizeHint};
 use nigh_model::{NodeId, NodeName};
 use nigh_proto::convert;
 use nigh_proto::peer::v1::{AnswerFrame, answer_frame::Part};
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep_until, timeout};
-use tonic::Streaming;
 
 use super::deadline::{Deadline, GRACE};
 use super::problem::Problem;
 use super::reasons;
 use super::replay::Replay;
-use crate::peer::Peers;
+use crate::peer::{Answer, Peers};
 
 /// How long the end of an exchange is waited for when the whole answer is there.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -30,7 +29,7 @@ const FRAMES_BEHIND_MAX: usize = 4;
 /// The body of an answer that comes from another node.
 pub(crate) struct Remote {
     /// None when it was let go.
-    frames: Option<Streaming<AnswerFrame>>,
+    frames: Option<Answer>,
     from: Arc<From>,
     /// What is left of the declared length; tells the server how to frame the answer.
     left: Option<u64>,
@@ -80,11 +79,7 @@ impl From {
 
 impl Remote {
     /// The rest of an answer whose head was taken.
-    pub(crate) fn new(
-        frames: Streaming<AnswerFrame>,
-        from: Arc<From>,
-        content_length: Option<u64>,
-    ) -> Self {
+    pub(crate) fn new(frames: Answer, from: Arc<From>, content_length: Option<u64>) -> Self {
         let late = Box::pin(sleep_until(from.deadline.at + GRACE));
         let frames = Some(frames);
         Self { frames, from, left: content_length, late, done: false, ended: false }
@@ -173,7 +168,7 @@ impl Drop for Remote {
         }
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(timeout(END_WAIT_MAX, async move {
-                while let Ok(Some(_)) = frames.message().await {}
+                while let Ok(Some(_)) = frames.try_next().await {}
             }));
         }
     }

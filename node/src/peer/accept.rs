@@ -18,9 +18,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::connect::ROUND_BYTES;
 use super::farewell::Farewell;
 use super::gate::is_member;
-use super::pool::ROUND_BYTES;
 use super::strangers::{Strangers, Turned};
 use crate::decided::Decided;
 use crate::identity::{Leaf, Tls};

@@ -1,42 +1,30 @@
 //! Connections to other nodes: one per lane, made when first used, made anew when broken.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use nigh_model::{Node, NodeId, Region};
-use nigh_runtime::Gathered;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
-use super::at_once::AtOnce;
-use super::delay::Delayed;
+use super::connect::Connector;
 use super::dial::Way;
 use super::health::Health;
+use super::line::Line;
 use super::link::Link;
 use crate::count::Count;
 use crate::decided::Decided;
-use crate::identity::{Tls, server_name};
+use crate::identity::Tls;
 
-/// A connection that is not there by then will not be.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// An idle connection is asked for a sign of life this often …
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// … and given up when none has come by then.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes on the way in one HTTP/2 stream and connection: long ways need wide windows.
 pub(super) const WINDOW_BYTES: u32 = 4 << 20;
-
-/// Bytes of calls and answers of one connection that are handed to the kernel at once.
-pub(super) const ROUND_BYTES: usize = 32 << 10;
-
-/// The bytes of a connection.
-trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
-type Stream = Box<dyn Bytes>;
 
 /// What a connection is for: nothing waits behind what is less urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,8 +35,6 @@ pub(crate) enum Lane {
     Append,
     /// Raft snapshots, state streams, artifacts.
     Bulk,
-    /// Forwarded calls.
-    Invoke,
     /// Everything small: proposals, pings, gossip that fits no datagram, logs.
     Control,
 }
@@ -59,16 +45,21 @@ pub(crate) struct Peers {
     inner: Arc<Inner>,
 }
 
-/// What a connection is kept by. One for calls is there once for each thread of guests: what is called on a
-/// thread is awaited there.
-type Key = (NodeId, Lane, Option<usize>);
+/// Connections that are kept, by what they are for. One for calls is there once for each thread of guests: what is
+/// called on a thread is awaited there.
+type Pool<K, C> = Mutex<HashMap<(NodeId, K), Kept<C>>>;
 
 /// A connection, and where it leads.
-struct Kept {
+struct Kept<C> {
     way: Arc<Way>,
-    channel: Channel,
-    /// By what was known of the node: as long as that is the same, so is the way.
-    by: Option<(Arc<Node>, u64)>,
+    connection: C,
+    by: Option<Known>,
+}
+
+/// What was known of a node: as long as that is the same, so is the way to it.
+struct Known {
+    node: Arc<Node>,
+    meetings: u64,
 }
 
 struct Inner {
@@ -76,7 +67,9 @@ struct Inner {
     link: Link,
     /// None only in tests of what goes through the connections.
     tls: Option<Arc<Tls>>,
-    channels: Mutex<HashMap<Key, Kept>>,
+    channels: Pool<Lane, Channel>,
+    /// For calls.
+    lines: Pool<Option<usize>, Line>,
     ways: Mutex<HashMap<NodeId, Arc<Way>>>,
     health: Mutex<HashMap<NodeId, Arc<Health>>>,
     /// Addresses at which nodes have said who they are; they may be newer than the registry's.
@@ -89,7 +82,7 @@ struct Inner {
 /// What there is to say of all peers together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
-    /// Connections that are kept, one for each lane in use.
+    /// Connections that are kept, one for each lane in use and for the calls of each thread of guests.
     pub(crate) channels: usize,
     /// Peers that get no calls now.
     pub(crate) ejected: usize,
@@ -124,6 +117,7 @@ impl Peers {
             link,
             tls,
             channels: Mutex::new(HashMap::new()),
+            lines: Mutex::new(HashMap::new()),
             ways: Mutex::new(HashMap::new()),
             health: Mutex::new(HashMap::new()),
             met: Mutex::new(HashMap::new()),
@@ -135,45 +129,47 @@ impl Peers {
 
     /// The connection of this lane to a node; none when no such node is registered.
     pub(crate) fn channel(&self, to: NodeId, lane: Lane) -> Option<Channel> {
-        self.channel_of(to, lane, None)
+        self.known(&self.inner.channels, (to, lane), |connector| connector.channel())
     }
 
     /// The connection for calls that come to this thread of guests, to be asked for there: it is served by
     /// the thread's own scheduler.
-    pub(crate) fn channel_of_thread(&self, to: NodeId, thread: Option<usize>) -> Option<Channel> {
-        self.channel_of(to, Lane::Invoke, thread)
+    pub(crate) fn line(&self, to: NodeId, thread: Option<usize>) -> Option<Line> {
+        self.known(&self.inner.lines, (to, thread), Line::new)
     }
 
-    fn channel_of(&self, to: NodeId, lane: Lane, thread: Option<usize>) -> Option<Channel> {
+    /// A connection to a registered node: the one that is kept, unless the way is another by now.
+    fn known<K: Copy + Eq + Hash, C: Clone>(
+        &self,
+        pool: &Pool<K, C>,
+        key: (NodeId, K),
+        make: impl FnOnce(Connector) -> C,
+    ) -> Option<C> {
         let decision = self.inner.decided.now();
-        let node = decision.state.nodes.get(&to)?;
-        let (key, meetings) = ((to, lane, thread), self.inner.meetings.load(Relaxed));
-        if let Some(Kept { channel, by: Some((known, then)), .. }) = self.channels().get(&key)
-            && Arc::ptr_eq(known, node)
-            && *then == meetings
+        let node = decision.state.nodes.get(&key.0)?;
+        let meetings = self.inner.meetings.load(Relaxed);
+        if let Some(Kept { connection, by: Some(by), .. }) = locked(pool).get(&key)
+            && Arc::ptr_eq(&by.node, node)
+            && by.meetings == meetings
         {
-            return Some(channel.clone());
+            return Some(connection.clone());
         }
         let mut addresses = node.addresses.peers();
-        let met = self.inner.met.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned();
+        let met = locked(&self.inner.met).get(&key.0).cloned();
         // What the registry has learnt since is newer.
         if let Some(met) = met.filter(|met| met.registered == node.addresses.peer) {
             addresses.retain(|address| *address != met.address);
             addresses.insert(0, met.address);
         }
-        let by = Some((Arc::clone(node), meetings));
-        Some(self.pooled(key, addresses, Some(&node.region), by))
-    }
-
-    fn channels(&self) -> MutexGuard<'_, HashMap<Key, Kept>> {
-        self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
+        let connector = self.connector(key.0, addresses, Some(&node.region));
+        let by = Some(Known { node: Arc::clone(node), meetings });
+        Some(kept(pool, key, connector, by, make))
     }
 
     /// The host by which a node was reached last, of those that the registry has of it; none
     /// where that is the main one, or not known.
     pub(crate) fn detour(&self, to: NodeId) -> Option<String> {
-        let way =
-            self.inner.ways.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned()?;
+        let way = locked(&self.inner.ways).get(&to).cloned()?;
         let address = way.addresses().get(way.first())?;
         let decision = self.inner.decided.now();
         let also = &decision.state.nodes.get(&to)?.addresses.also;
@@ -184,7 +180,7 @@ impl Peers {
 
     /// A node has said who it is at this address: it is used until the registry names it too.
     pub(crate) fn met(&self, id: NodeId, address: &str) {
-        let mut met = self.inner.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut met = locked(&self.inner.met);
         let state = self.inner.decided.state();
         let Some(node) = state.nodes.get(&id) else { return };
         let registered = node.addresses.peer.clone();
@@ -207,97 +203,41 @@ impl Peers {
         address: &str,
         region: Option<&Region>,
     ) -> Channel {
-        let given = || self.pooled((to, lane, None), vec![address.to_owned()], region, None);
+        let given = || {
+            let connector = self.connector(to, vec![address.to_owned()], region);
+            kept(&self.inner.channels, (to, lane), connector, None, |made| made.channel())
+        };
         self.channel(to, lane).unwrap_or_else(given)
     }
 
-    fn pooled(
-        &self,
-        key: Key,
-        addresses: Vec<String>,
-        region: Option<&Region>,
-        by: Option<(Arc<Node>, u64)>,
-    ) -> Channel {
-        let to = key.0;
-        let way = self.way(to, addresses);
-        let mut channels = self.channels();
-        let channel = match channels.get(&key) {
-            Some(known) if Arc::ptr_eq(&known.way, &way) => known.channel.clone(),
-            _ => self.connect_by(Some(to), way.clone(), region),
-        };
-        channels.insert(key, Kept { way, channel: channel.clone(), by });
-        channel
+    /// A connection that is not kept: to whichever node of the cluster is there.
+    pub(crate) fn connect(&self, address: &str, region: Option<&Region>) -> Channel {
+        self.by_way(None, Arc::new(Way::new(vec![address.to_owned()])), region).channel()
     }
 
-    /// What all lanes to a node share; made anew when its addresses are others.
-    fn way(&self, to: NodeId, addresses: Vec<String>) -> Arc<Way> {
-        let mut ways = self.inner.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        match ways.get(&to) {
+    /// What connects to a node by a way that all its connections share; made anew when its addresses are others.
+    fn connector(&self, to: NodeId, addresses: Vec<String>, region: Option<&Region>) -> Connector {
+        let mut ways = locked(&self.inner.ways);
+        let way = match ways.get(&to) {
             Some(known) if *known.addresses() == *addresses => known.clone(),
             _ => {
                 let way = Arc::new(Way::new(addresses));
                 ways.insert(to, way.clone());
                 way
             }
-        }
+        };
+        drop(ways);
+        self.by_way(Some(to), way, region)
     }
 
-    /// A connection that is not kept: to whichever node of the cluster is there.
-    pub(crate) fn connect(&self, address: &str, region: Option<&Region>) -> Channel {
-        self.connect_by(None, Arc::new(Way::new(vec![address.to_owned()])), region)
-    }
-
-    /// A connection to the node that is meant, or to any node of the cluster.
-    fn connect_by(&self, to: Option<NodeId>, way: Arc<Way>, region: Option<&Region>) -> Channel {
-        let address = way.addresses().first().map_or("", String::as_str);
+    fn by_way(&self, to: Option<NodeId>, way: Arc<Way>, region: Option<&Region>) -> Connector {
         let delay = region.map_or(Duration::ZERO, |region| self.inner.link.one_way(region));
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .unwrap_or_else(|_| Endpoint::from_static("http://invalid.invalid:1"))
-            // TCP and TLS take a round trip each.
-            .connect_timeout(CONNECT_TIMEOUT + 4 * delay)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES);
-        let tls = self.inner.tls.clone();
-        endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-            let (way, tls) = (way.clone(), tls.clone());
-            async move {
-                let dialed = way.dial().await?;
-                dialed.stream.set_nodelay(true)?;
-                // A handshake takes a round trip as well.
-                tokio::time::sleep(2 * delay).await;
-                let stream = Gathered::with_room(dialed.stream, ROUND_BYTES);
-                let stream: Stream = match delay.is_zero() {
-                    true => Box::new(stream),
-                    false => Box::new(Delayed::new(stream, delay)),
-                };
-                let Some(tls) = tls else {
-                    way.worked(dialed.at);
-                    return Ok::<_, std::io::Error>(TokioIo::new(AtOnce(stream)));
-                };
-                let name = server_name(to, tls.cluster());
-                let connector = TlsConnector::from(tls.peer_client());
-                match connector.connect(name, stream).await {
-                    Ok(stream) => {
-                        way.worked(dialed.at);
-                        Ok(TokioIo::new(AtOnce(Box::new(stream) as Stream)))
-                    }
-                    Err(error) => {
-                        // Another node may stand there, in another network.
-                        way.failed(dialed.at);
-                        Err(error)
-                    }
-                }
-            }
-        }))
+        Connector { to, way, tls: self.inner.tls.clone(), delay }
     }
 
     /// What is known of a peer's health.
     pub(crate) fn health(&self, of: NodeId) -> Arc<Health> {
-        let mut health = self.inner.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = locked(&self.inner.health);
         health.entry(of).or_default().clone()
     }
 
@@ -321,21 +261,64 @@ impl Peers {
 
     /// All peers together.
     pub(crate) fn figures(&self) -> Figures {
-        let health = self.inner.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let health = locked(&self.inner.health);
         let answering = health.values().filter(|health| !health.is_ejected());
         let mut rtts: Vec<Duration> = answering.filter_map(|health| health.rtt()).collect();
         rtts.sort_unstable();
         let ejected = health.values().filter(|health| health.is_ejected()).count();
         drop(health);
-        let channels = self.channels().len();
+        let channels = locked(&self.inner.channels).len() + locked(&self.inner.lines).len();
         Figures { channels, ejected, ejections: self.inner.ejections.get(), rtts }
     }
 
     /// Forgets connections and health of nodes that are no longer registered.
     pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
-        self.channels().retain(|(id, ..), _| keep(*id));
-        self.inner.ways.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
-        self.inner.health.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
-        self.inner.met.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(*id));
+        locked(&self.inner.channels).retain(|(id, _), _| keep(*id));
+        locked(&self.inner.lines).retain(|(id, _), _| keep(*id));
+        locked(&self.inner.ways).retain(|id, _| keep(*id));
+        locked(&self.inner.health).retain(|id, _| keep(*id));
+        locked(&self.inner.met).retain(|id, _| keep(*id));
     }
+}
+
+/// The connection that is kept by this way, or else a new one.
+fn kept<K: Eq + Hash, C: Clone>(
+    pool: &Pool<K, C>,
+    key: (NodeId, K),
+    connector: Connector,
+    by: Option<Known>,
+    make: impl FnOnce(Connector) -> C,
+) -> C {
+    let mut pool = locked(pool);
+    let way = Arc::clone(&connector.way);
+    let connection = match pool.get(&key) {
+        Some(known) if Arc::ptr_eq(&known.way, &way) => known.connection.clone(),
+        _ => make(connector),
+    };
+    pool.insert(key, Kept { way, connection: connection.clone(), by });
+    connection
+}
+
+impl Connector {
+    /// A connection for all but calls.
+    fn channel(self) -> Channel {
+        let address = self.way.addresses().first().map_or("", String::as_str);
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap_or_else(|_| Endpoint::from_static("http://invalid.invalid:1"))
+            .connect_timeout(self.time_limit())
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
+        endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+            let connector = self.clone();
+            async move { connector.connect().await.map(TokioIo::new) }
+        }))
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,6 +3,7 @@
 //! A connection that brings calls moves to a thread of guests (`moving.rs`); each purpose has connections of
 //! its own, so that nothing else is asked over it.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,6 @@ use hyper_util::server::conn::auto::Builder;
 use nigh_proto::peer::v1::artifacts_server::{Artifacts, ArtifactsServer};
 use nigh_proto::peer::v1::control_server::ControlServer;
 use nigh_proto::peer::v1::gossip_server::{Gossip, GossipServer};
-use nigh_proto::peer::v1::invoke_server::{Invoke, InvokeServer};
 use nigh_proto::peer::v1::logs_server::{Logs, LogsServer};
 use nigh_proto::peer::v1::raft_server::RaftServer;
 use nigh_runtime::Threads;
@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tower::{Layer as _, ServiceExt as _};
+use tower::{Layer as _, Service, ServiceExt as _};
 
 use super::accept::{PeerStream, accept};
 use super::farewell::Farewell;
@@ -48,8 +48,26 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What brings a call.
 const CALL: &str = "/nigh.peer.v1.Invoke/Call";
 
+/// What takes forwarded calls.
+pub(crate) trait Calls:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+impl<S> Calls for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// What is served on the peer port.
-pub(crate) struct PeerServer<A, G, I: Invoke, L: Logs> {
+pub(crate) struct PeerServer<A, G, I, L: Logs> {
     /// Consensus.
     pub(crate) raft: RaftService,
     /// The control plane.
@@ -59,7 +77,7 @@ pub(crate) struct PeerServer<A, G, I: Invoke, L: Logs> {
     /// Gossip that fits no datagram.
     pub(crate) gossip: G,
     /// Forwarded calls.
-    pub(crate) invoke: InvokeServer<I>,
+    pub(crate) invoke: I,
     /// Guest output.
     pub(crate) logs: LogsServer<L>,
     /// Who this node is, and whom it trusts.
@@ -73,16 +91,16 @@ pub(crate) struct PeerServer<A, G, I: Invoke, L: Logs> {
 }
 
 /// What the connections have in common.
-struct Serving<I: Invoke> {
+struct Serving<I> {
     builder: Builder<TokioExecutor>,
     routes: Gated<Routes>,
-    invoke: Gated<InvokeServer<I>>,
+    invoke: Gated<I>,
     threads: Threads,
     control: Control,
     stop: CancellationToken,
 }
 
-impl<A: Artifacts, G: Gossip, I: Invoke, L: Logs> PeerServer<A, G, I, L> {
+impl<A: Artifacts, G: Gossip, I: Calls, L: Logs> PeerServer<A, G, I, L> {
     /// Serves until cancelled; then lets running calls finish.
     pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let max = MESSAGE_BYTES_MAX;
@@ -146,7 +164,7 @@ fn http2() -> Builder<TokioExecutor> {
     builder
 }
 
-impl<I: Invoke> Serving<I> {
+impl<I: Calls> Serving<I> {
     /// Serves one connection to its end.
     async fn connection(self: Arc<Self>, stream: PeerStream) {
         let (caller, mover) = (stream.caller(), stream.mover());

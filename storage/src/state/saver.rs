@@ -1,7 +1,7 @@
 //! Saves states behind the one who makes them, the newest only.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use nigh_model::State;
@@ -13,9 +13,11 @@ use crate::error::{Context as _, Error};
 const REOPEN_INTERVAL: Duration = Duration::from_secs(5);
 /// The least time between two saves; states that come meanwhile replace each other.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// At the end the newest state is saved by then, or a restart replays the log.
+const END_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A handle to the saving thread. When the last clone is dropped the newest state is saved and
-/// synced, and the drop waits for that.
+/// synced, and the drop waits for that, but not for ever: the state is in the log too.
 #[derive(Clone, Debug)]
 pub struct StateSaver(
     #[expect(dead_code, reason = "its drop ends the thread")] Arc<Thread>,
@@ -25,7 +27,6 @@ pub struct StateSaver(
 #[derive(Debug)]
 struct Thread {
     shared: Arc<Shared>,
-    handle: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +41,18 @@ struct Slot {
     /// The last try failed, and that was said.
     failing: bool,
     closing: bool,
+    /// The thread has ended.
+    ended: bool,
+}
+
+/// Says so when the thread ends, however it does.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.slot().ended = true;
+        self.0.changed.notify_all();
+    }
 }
 
 impl Shared {
@@ -60,30 +73,41 @@ impl StateSaver {
     /// The thread cannot be started.
     pub fn start(store: StateStore) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
-        let its = shared.clone();
-        let handle = thread::Builder::new()
+        let ends = Ends(shared.clone());
+        thread::Builder::new()
             .name("nigh-state".to_owned())
-            .spawn(move || run(store, &its))
+            .spawn(move || run(store, &ends.0))
             .on("start the saver of", "state".as_ref())?;
-        let thread = Thread { shared: shared.clone(), handle: Some(handle) };
-        Ok(Self(Arc::new(thread), shared))
+        Ok(Self(Arc::new(Thread { shared: shared.clone() }), shared))
     }
 
     /// Lets this state be saved soon. Returns at once. `mark` is none on nodes that follow the
     /// members without being one.
     pub fn save(&self, state: State, mark: Option<RaftMark>) {
         self.1.slot().newest = Some((state, mark));
-        self.1.changed.notify_one();
+        self.1.changed.notify_all();
     }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.shared.slot().closing = true;
-        self.shared.changed.notify_one();
-        if let Some(handle) = self.handle.take() {
-            let _ = handle.join();
+        let mut slot = self.shared.slot();
+        slot.closing = true;
+        self.shared.changed.notify_all();
+        let ends = |slot: &mut Slot| !slot.ended;
+        let ended = self.shared.changed.wait_timeout_while(slot, END_WAIT_MAX, ends);
+        if ended.is_ok_and(|(_, waited)| waited.timed_out()) {
+            tracing::warn!("the state could not be saved in time; a restart replays the log");
         }
+    }
+}
+
+/// Lets go of a store whose disk has refused something, on a thread of its own: sled may wait for ever for that to be
+/// written when it is dropped. As long as it does, the store cannot be opened anew.
+fn abandon(store: StateStore) {
+    let ends = thread::Builder::new().name("nigh-state-end".to_owned()).spawn(move || drop(store));
+    if let Err(error) = ends {
+        tracing::warn!(%error, "no thread to let go of the failed store of the state");
     }
 }
 
@@ -101,9 +125,12 @@ fn run(store: StateStore, shared: &Shared) {
             Some(store) => Ok(store),
             None => StateStore::open(&folder).map(|(store, _)| store),
         };
-        let saved = opened.and_then(|mut opened| {
-            opened.save(&state, mark.as_ref())?;
-            Ok(opened)
+        let saved = opened.and_then(|mut opened| match opened.save(&state, mark.as_ref()) {
+            Ok(()) => Ok(opened),
+            Err(error) => {
+                abandon(opened);
+                Err(error)
+            }
         });
         let pause = match saved {
             Ok(saved) => {

@@ -41,7 +41,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Found> {
     };
     let writes = bench.effort.writes;
     let (mut alone, mut disk, mut crowd, mut puts) = (vec![], vec![], vec![], vec![]);
-    let (mut deploy_alone, mut deploy_crowd) = (vec![], vec![]);
+    let (mut deploy_alone, mut deploy_crowd, mut put_alone) = (vec![], vec![], vec![]);
     for _ in 0..bench.effort.rounds {
         disk.push(measured(bare(writes))?);
         alone.push(measured(ours("tokens", 1, writes / 4))?);
@@ -49,18 +49,20 @@ pub(super) fn measure(bench: &Bench) -> Result<Found> {
         deploy_crowd.push(measured(deploys(CLIENTS, writes))?);
         crowd.push(measured(ours("tokens", CLIENTS, writes))?);
         if let Some(etcd) = &etcd {
-            puts.push(measured(etcd.puts(bench, writes))?);
+            put_alone.push(measured(etcd.puts(bench, 1, writes / 4))?);
+            puts.push(measured(etcd.puts(bench, CLIENTS, writes))?);
         }
     }
-    let beside_etcd = |crowd: &[Measured]| match &etcd {
-        Some(_) => ratio(crowd, &puts, RATE),
+    let with_etcd = |above: &[Measured], below: &[Measured], value| match &etcd {
+        Some(_) => ratio(above, below, value),
         None => Outcome::Skipped("etcd is not installed (Debian: etcd-server)".to_owned()),
     };
     Ok(vec![
         ("write", ratio(&alone, &disk, P50)),
         ("deploy", ratio(&deploy_alone, &disk, P50)),
-        ("writes ÷ etcd", beside_etcd(&crowd)),
-        ("deploys ÷ etcd", beside_etcd(&deploy_crowd)),
+        ("etcd write", with_etcd(&put_alone, &disk, P50)),
+        ("writes ÷ etcd", with_etcd(&crowd, &puts, RATE)),
+        ("deploys ÷ etcd", with_etcd(&deploy_crowd, &puts, RATE)),
     ])
 }
 
@@ -111,9 +113,9 @@ impl Etcd {
         Ok(Some(Self { client: addresses[0].0.to_string(), _members: members }))
     }
 
-    fn puts(&self, bench: &Bench, writes: usize) -> Command {
+    fn puts(&self, bench: &Bench, clients: usize, writes: usize) -> Command {
         let mut command = bench.example("clients");
-        command.args(["etcd", &self.client, &CLIENTS.to_string(), &writes.to_string()]);
+        command.args(["etcd", &self.client, &clients.to_string(), &writes.to_string()]);
         command
     }
 }
