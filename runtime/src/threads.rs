@@ -147,9 +147,9 @@ impl Threads {
         best.filter(|(there, _)| *there > behind).map(|(_, worker)| worker.seat())
     }
 
-    /// A place on the next thread in turn, or where that has much more than another, on the one with the least: of few, each counts. In
-    /// turn, since connections differ: many that come together, as one caller's do, shall not all sit where a few
-    /// others have just gone.
+    /// A place on the next thread in turn, or where that has much more than another, on the one with the least: of
+    /// few, each counts. In turn, since connections differ: many that come together, as one caller's do, shall not
+    /// all sit where a few others have just gone.
     pub fn seat(&self) -> Seat {
         let Inner { workers, next, .. } = &*self.inner;
         let load = |worker: &Worker| worker.load.load(Relaxed);

@@ -23,13 +23,12 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(crate) struct Call {
     body: Body,
     messages: Messages,
-    ended: bool,
 }
 
 impl Call {
     /// Out of what came with a request.
     pub(crate) fn new(body: Body) -> Self {
-        Self { body, messages: Messages::new(GRPC_MESSAGE_BYTES_MAX), ended: false }
+        Self { body, messages: Messages::new(GRPC_MESSAGE_BYTES_MAX) }
     }
 }
 
@@ -37,31 +36,16 @@ impl Stream for Call {
     type Item = Result<CallFrame, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        let end = loop {
-            if this.ended {
-                return Poll::Ready(None);
-            }
-            match this.messages.take() {
-                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
-                Ok(None) => {}
-                Err(status) => break Some(Err(status)),
-            }
-            match ready!(Pin::new(&mut this.body).poll_frame(context)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => this.messages.push(data),
-                    // A call has none.
-                    Err(_trailers) => {}
-                },
-                Some(Err(status)) => break Some(Err(status)),
-                None if this.messages.is_midway() => {
-                    break Some(Err(Status::internal("it ends within a message")));
+        let Self { body, messages } = self.get_mut();
+        messages.poll(|| {
+            while let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(context)) {
+                // A call has no trailers.
+                if let Ok(data) = frame?.into_data() {
+                    return Poll::Ready(Ok(Some(data)));
                 }
-                None => break None,
             }
-        };
-        this.ended = true;
-        Poll::Ready(end)
+            Poll::Ready(Ok(None))
+        })
     }
 }
 

@@ -91,7 +91,7 @@ impl Line {
             _ => {}
         }
         let messages = Messages::new(GRPC_MESSAGE_BYTES_MAX);
-        let frames = Answer { body, messages, ended: false, _sending: sending };
+        let frames = Answer { body, messages, _sending: sending };
         Ok(Opened { headers: head.headers, frames })
     }
 
@@ -117,7 +117,10 @@ impl Line {
     /// What makes a connection, or has just made one.
     fn making(&self) -> Making {
         let mut state = self.state();
-        if let State::Making(making) = &*state {
+        // One that has ended and left this behind was cut off.
+        if let State::Making(making) = &*state
+            && making.peek().is_none()
+        {
             return making.clone();
         }
         let line = self.clone();
@@ -248,7 +251,6 @@ impl<F> Sending<F> {
 pub(crate) struct Answer {
     body: RecvStream,
     messages: Messages,
-    ended: bool,
     /// The rest of the call; ends with this.
     _sending: Option<AbortOnDropHandle<()>>,
 }
@@ -257,41 +259,22 @@ impl Stream for Answer {
     type Item = Result<AnswerFrame, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        let next = loop {
-            if this.ended {
-                return Poll::Ready(None);
+        let Self { body, messages, .. } = self.get_mut();
+        messages.poll(|| match ready!(body.poll_data(context)) {
+            Some(Ok(data)) => {
+                // It fails for a stream that has ended: then there is nothing to make room for.
+                let _ = body.flow_control().release_capacity(data.len());
+                Poll::Ready(Ok(Some(data)))
             }
-            match this.messages.take() {
-                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
-                Ok(None) => {}
-                Err(status) => break Some(Err(status)),
+            // The node has no use for the rest of the call.
+            Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(Ok(None)),
+            Some(Err(error)) => Poll::Ready(Err(error.into())),
+            None => {
+                let trailers = ready!(body.poll_trailers(context))?.unwrap_or_default();
+                let said = Status::from_header_map(&trailers);
+                let failed = said.filter(|status| status.code() != Code::Ok);
+                Poll::Ready(failed.map_or(Ok(None), Err))
             }
-            match ready!(this.body.poll_data(context)) {
-                Some(Ok(data)) => {
-                    // It fails for a stream that has ended: then there is nothing to make room for.
-                    let _ = this.body.flow_control().release_capacity(data.len());
-                    this.messages.push(data);
-                }
-                // The node has no use for the rest of the call.
-                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => break None,
-                Some(Err(error)) => break Some(Err(error.into())),
-                None => break ready!(this.poll_end(context)).err().map(Err),
-            }
-        };
-        this.ended = true;
-        Poll::Ready(next)
-    }
-}
-
-impl Answer {
-    /// What the node says at the end.
-    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        let trailers = ready!(self.body.poll_trailers(context))?.unwrap_or_default();
-        Poll::Ready(match Status::from_header_map(&trailers) {
-            Some(status) if status.code() != Code::Ok => Err(status),
-            _ if self.messages.is_midway() => Err(Status::internal("it ends within a message")),
-            _ => Ok(()),
         })
     }
 }

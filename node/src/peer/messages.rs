@@ -3,6 +3,8 @@
 //!
 //! It deliberately does not know what the bytes travel on.
 
+use std::task::{Poll, ready};
+
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use prost::Message;
 use tonic::Status;
@@ -29,42 +31,60 @@ pub(crate) struct Messages {
     begun: BytesMut,
     /// No message may be longer, in bytes.
     max: usize,
+    /// The last one was taken, or what came was none.
+    ended: bool,
 }
 
 impl Messages {
     /// Messages of at most so many bytes.
     pub(crate) fn new(max: usize) -> Self {
-        Self { last: Bytes::new(), begun: BytesMut::new(), max }
+        Self { last: Bytes::new(), begun: BytesMut::new(), max, ended: false }
     }
 
-    /// What came next; to be told when [`Self::take`] has no more.
-    pub(crate) fn push(&mut self, piece: Bytes) {
-        if self.begun.is_empty() && self.last.is_empty() {
+    /// The next message; `more` is asked for what comes next, none at its end. After an error there is nothing more.
+    pub(crate) fn poll<M: Message + Default>(
+        &mut self,
+        mut more: impl FnMut() -> Poll<Result<Option<Bytes>, Status>>,
+    ) -> Poll<Option<Result<M, Status>>> {
+        while !self.ended {
+            let next = match self.take() {
+                Ok(None) => match ready!(more()) {
+                    Ok(Some(piece)) => {
+                        self.push(piece);
+                        continue;
+                    }
+                    Ok(None) if self.begun.is_empty() => None,
+                    Ok(None) => Some(Err(Status::internal("it ends within a message"))),
+                    Err(status) => Some(Err(status)),
+                },
+                taken => taken.transpose(),
+            };
+            self.ended = !matches!(next, Some(Ok(_)));
+            return Poll::Ready(next);
+        }
+        Poll::Ready(None)
+    }
+
+    /// What came next, when [`Self::take`] has no more.
+    fn push(&mut self, piece: Bytes) {
+        if self.begun.is_empty() {
             self.last = piece;
         } else {
             self.begun.extend_from_slice(&piece);
         }
     }
 
-    /// Whether a message has begun and not ended.
-    pub(crate) fn is_midway(&self) -> bool {
-        !self.begun.is_empty() || !self.last.is_empty()
-    }
-
     /// The next message, if all of it is there.
-    ///
-    /// # Errors
-    /// It is compressed, too long, or not of this kind.
-    pub(crate) fn take<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+    fn take<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
         let Some(length) = self.length()? else {
             // The rest of it comes with the next piece.
             self.begun.extend_from_slice(&std::mem::take(&mut self.last));
             return Ok(None);
         };
-        let bytes = if self.begun.is_empty() {
-            self.last.split_to(AHEAD + length)
-        } else {
-            self.begun.split_to(AHEAD + length).freeze()
+        let whole = AHEAD + length;
+        let bytes = match self.begun.is_empty() {
+            true => self.last.split_to(whole),
+            false => self.begun.split_to(whole).freeze(),
         };
         match M::decode(bytes.slice(AHEAD..)) {
             Ok(message) => Ok(Some(message)),
@@ -96,8 +116,27 @@ mod tests {
     use nigh_proto::peer::v1::{CallFrame, call_frame::Part};
     use proptest::prelude::*;
 
+    type Taken = Vec<Result<CallFrame, tonic::Code>>;
+
     fn chunk(bytes: Vec<u8>) -> CallFrame {
         CallFrame { part: Some(Part::Chunk(bytes.into())) }
+    }
+
+    /// All that comes of these pieces, with nothing to come each time between two.
+    fn taken(max: usize, pieces: impl IntoIterator<Item = Bytes>) -> Taken {
+        let (mut messages, mut pieces) = (Messages::new(max), pieces.into_iter());
+        let (mut taken, mut is_there) = (Vec::new(), false);
+        loop {
+            let next = messages.poll(|| {
+                is_there = !is_there;
+                if is_there { Poll::Ready(Ok(pieces.next())) } else { Poll::Pending }
+            });
+            match next {
+                Poll::Ready(Some(next)) => taken.push(next.map_err(|status| status.code())),
+                Poll::Ready(None) => return taken,
+                Poll::Pending => {}
+            }
+        }
     }
 
     proptest! {
@@ -111,40 +150,36 @@ mod tests {
             let mut bytes = BytesMut::new();
             frames.iter().for_each(|frame| put(frame, &mut bytes));
             let mut bytes = bytes.freeze();
-            let (mut messages, mut taken) = (Messages::new(1_000), Vec::new());
+            let mut pieces = Vec::new();
             for cut in cuts.iter().cycle() {
                 if bytes.is_empty() {
                     break;
                 }
-                messages.push(bytes.split_to((*cut).min(bytes.len())));
-                while let Some(frame) = messages.take::<CallFrame>().unwrap() {
-                    taken.push(frame);
-                }
+                pieces.push(bytes.split_to((*cut).min(bytes.len())));
             }
-            prop_assert_eq!(taken, frames);
-            prop_assert!(!messages.is_midway());
+            let expected: Taken = frames.into_iter().map(Ok).collect();
+            prop_assert_eq!(taken(1_000, pieces), expected);
         }
 
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            let mut messages = Messages::new(100);
-            messages.push(bytes.into());
-            while let Ok(Some(_)) = messages.take::<CallFrame>() {}
+            let taken = taken(100, [bytes.into()]);
+            prop_assert!(taken.iter().rev().skip(1).all(Result::is_ok), "{:?}", taken);
         }
     }
 
     #[test]
-    fn what_is_too_long_or_compressed_is_refused_before_it_is_there() {
-        for (ahead, code) in [
-            ([0, 0, 0, 0, 101], tonic::Code::OutOfRange),
-            ([1, 0, 0, 0, 5], tonic::Code::Unimplemented),
+    fn what_is_too_long_compressed_or_cut_short_is_refused() {
+        for (bytes, code) in [
+            (&[0, 0, 0, 0, 101][..], tonic::Code::OutOfRange),
+            (&[1, 0, 0, 0, 5], tonic::Code::Unimplemented),
+            (&[0, 0, 0, 0, 100], tonic::Code::Internal),
+            (&[0, 0], tonic::Code::Internal),
         ] {
-            let mut messages = Messages::new(100);
-            messages.push(Bytes::copy_from_slice(&ahead));
-            assert_eq!(messages.take::<CallFrame>().unwrap_err().code(), code);
+            let behind = Bytes::from_static(&[0, 0, 0, 0, 0]);
+            let whole = if code == tonic::Code::Internal { None } else { Some(behind) };
+            let pieces = [Some(Bytes::copy_from_slice(bytes)), whole];
+            assert_eq!(taken(100, pieces.into_iter().flatten()), [Err(code)], "{bytes:?}");
         }
-        let mut messages = Messages::new(100);
-        messages.push(Bytes::from_static(&[0, 0, 0, 0, 100]));
-        assert!(messages.take::<CallFrame>().unwrap().is_none() && messages.is_midway());
     }
 }

@@ -335,8 +335,9 @@ pub(super) const ROWS: &[Asked] = &[
         what: "p99 of a function at a quarter of the peak beside a flood of five times the peak of another \
                one with the same cost ÷ alone",
         target: at_most(1.3, 1.3),
-        limited_by: "A call of 5 ms is twenty slices; it waits for one of the flood's, and for a core that \
-                     both clients use too.",
+        limited_by: "A flood begins with a credit of 50 ms as any function does: calls of its first moments wait \
+                     for that. Later a call waits for a slice of 250 µs, and for a core that both clients use \
+                     too.",
     },
     Asked {
         name: "flood, short",
