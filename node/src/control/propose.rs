@@ -186,35 +186,73 @@ impl Control {
         command: Command,
     ) -> Result<(u64, Outcome), Unavailable> {
         let began = Instant::now();
-        let proposed = self.propose_uncounted(by, request_id, command).await;
-        let ended = match &proposed {
+        let envelope = Envelope {
+            request_id: Some(request_id.unwrap_or_else(clock::request_id)),
+            at_ms: clock::now_ms(),
+            by,
+            command,
+        };
+        let proposed = self.propose_anywhere(&envelope).await;
+        self.note(began, &proposed);
+        proposed
+    }
+
+    /// Proposes what follows from the state as this node sees it while it leads, once. A node that
+    /// leads no more proposes nothing: the next leader looks for itself, and would be told what
+    /// followed from a state that is past.
+    ///
+    /// # Errors
+    /// This node does not lead, or has lost its quorum. It may still be carried out later.
+    pub(crate) async fn propose_as_leader(
+        &self,
+        command: Command,
+    ) -> Result<(u64, Outcome), Unavailable> {
+        let began = Instant::now();
+        let request_id = Some(clock::request_id());
+        let envelope = Envelope { request_id, at_ms: clock::now_ms(), by: None, command };
+        let proposed = self.propose_here(&envelope).await;
+        self.note(began, &proposed);
+        proposed
+    }
+
+    fn note(&self, began: Instant, proposed: &Result<(u64, Outcome), Unavailable>) {
+        let ended = match proposed {
             Ok((_, Ok(_))) => Ended::Committed,
             Ok((_, Err(_))) => Ended::Refused,
             Err(_) => Ended::Unavailable,
         };
         self.counts.note(ended, began.elapsed());
-        proposed
     }
 
-    async fn propose_uncounted(
-        &self,
-        by: Option<Actor>,
-        request_id: Option<RequestId>,
-        command: Command,
-    ) -> Result<(u64, Outcome), Unavailable> {
-        if let Some(refusal) = self.not_yet(&command) {
+    async fn propose_anywhere(&self, envelope: &Envelope) -> Result<(u64, Outcome), Unavailable> {
+        if let Some(refusal) = self.not_yet(&envelope.command) {
             return Ok((self.decided.state().applied, Err(refusal)));
         }
-        let request_id = Some(request_id.unwrap_or_else(clock::request_id));
-        let envelope = Envelope { request_id, at_ms: clock::now_ms(), by, command };
-        let bytes = command::encode(&envelope);
+        let bytes = command::encode(envelope);
         let deadline = Instant::now() + self.budget();
         let (index, outcome) = self.try_until(deadline, Attempt::Write(&bytes)).await?;
         let outcome = outcome.ok_or_else(|| Unavailable::new("a command got no outcome"))?;
+        self.applied(index).await;
+        Ok((index, outcome))
+    }
+
+    async fn propose_here(&self, envelope: &Envelope) -> Result<(u64, Outcome), Unavailable> {
+        if let Some(refusal) = self.not_yet(&envelope.command) {
+            return Ok((self.decided.state().applied, Err(refusal)));
+        }
+        let written = self.write_here(command::encode(envelope));
+        let (index, outcome) = tokio::time::timeout(self.budget(), written)
+            .await
+            .map_err(|_| Unavailable::new("the command was not committed in time"))??;
+        self.applied(index).await;
+        Ok((index, outcome))
+    }
+
+    /// Waits until a committed entry is applied here too, so that the caller reads what it wrote.
+    async fn applied(&self, index: u64) {
         if tokio::time::timeout(APPLY_TIMEOUT, self.decided.reached(index)).await.is_err() {
             tracing::info!(index, "committed, but not yet applied on this node");
         }
-        Ok((index, outcome))
     }
 
     /// Why a command may not be in the log yet: some node would not know it, and halt.
@@ -241,6 +279,22 @@ impl Control {
         tokio::time::timeout_at(deadline, self.decided.reached(index))
             .await
             .map_err(|_| Unavailable::new(format!("this node did not reach index {index} in time")))
+    }
+
+    /// Waits until a leader's state holds all that was committed before it led: until then it would
+    /// decide by what is past.
+    ///
+    /// # Errors
+    /// This node does not lead, or did not get there in time.
+    pub(crate) async fn caught_up_as_leader(&self) -> Result<(), Unavailable> {
+        let caught_up = async {
+            let index = self.read_index_here().await?;
+            self.decided.reached(index).await;
+            Ok(())
+        };
+        tokio::time::timeout(self.budget(), caught_up)
+            .await
+            .map_err(|_| Unavailable::new("what was committed is not applied on this node yet"))?
     }
 
     fn budget(&self) -> Duration {

@@ -19,7 +19,7 @@ pub(super) async fn step(control: &Control, grace: &Grace, identity: &Own) {
         next(&state, said, |id| grace.answers(id), |id| identity.holds(id))
     };
     let Some(command) = command else { return };
-    match control.propose(None, command).await {
+    match control.propose_as_leader(command).await {
         Ok((_, Ok(_))) => tracing::info!("the change of authorities has come a step further"),
         Ok((_, Err(refusal))) => tracing::debug!(%refusal, "authorities unchanged"),
         Err(error) => tracing::debug!(%error, "authorities unchanged"),

@@ -90,7 +90,7 @@ pub(super) async fn step(control: &Control, rotation: &mut Rotation) {
     rotation.failed = false;
     for command in commands {
         let what = format!("{command:?}");
-        match control.propose(None, command).await {
+        match control.propose_as_leader(command).await {
             Ok((_, Ok(_))) => tracing::info!(what, "the keys of gossip change"),
             // Something changed meanwhile: the next step looks anew.
             Ok((_, Err(refusal))) => tracing::debug!(%refusal, what, "refused"),

@@ -8,7 +8,7 @@ use crate::control::propose::Control;
 /// Takes the step that is due.
 pub(super) async fn step(control: &Control) {
     let Some(level) = next_level(&control.decided.state()) else { return };
-    match control.propose(None, Command::RaiseFeatureLevel { level }).await {
+    match control.propose_as_leader(Command::RaiseFeatureLevel { level }).await {
         Ok((_, Ok(_))) => tracing::info!(level, "the cluster's feature level was raised"),
         Ok((_, Err(refusal))) => tracing::debug!(%refusal, "the feature level stays"),
         Err(error) => tracing::debug!(%error, "the feature level stays"),

@@ -23,7 +23,7 @@ pub(super) async fn step(control: &Control, grace: &Grace, placed: &mut Placed) 
         changes(&state, &view, grace, placed)
     };
     let Some(command) = command else { return };
-    match control.propose(None, command).await {
+    match control.propose_as_leader(command).await {
         Ok((_, Ok(_))) => {}
         // Something changed meanwhile: the next step plans anew.
         Ok((_, Err(refusal))) => tracing::debug!(%refusal, "plan refused"),

@@ -48,7 +48,7 @@ pub(super) async fn step(control: &Control, placed: &mut Placed) {
         ready.collect()
     };
     for command in ready {
-        if let Err(error) = control.propose(None, command).await {
+        if let Err(error) = control.propose_as_leader(command).await {
             tracing::debug!(%error, "activation not committed");
             return;
         }

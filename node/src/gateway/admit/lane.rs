@@ -26,9 +26,12 @@ pub(super) const TURN_MAX: Duration = Duration::from_millis(20);
 pub(super) const TURN_MAX_OF_GREEDY: Duration = Duration::from_millis(5);
 /// The same for others where there is more than one: they have room left when the greedy have none.
 const TURN_MAX_OF_OTHERS: Duration = Duration::from_millis(40);
-/// Most guests of a function that wait for a turn on a thread: each turn takes a millisecond, so that a function
-/// that is alone comes round in as many.
+/// So many guests of a function may wait for a turn on a thread, whatever its calls cost …
 const WAITING_MAX: u32 = 25;
+/// … and as many more as are done with in this time …
+const WAITED_FOR: Duration = Duration::from_millis(25);
+/// … but no more than this: what is known of the cost is of calls that are over, and may be wrong.
+const WAITING_MAX_OF_CHEAP: u32 = 100;
 /// Where many functions have guests waiting, each may have as many as come round in so many turns …
 const TURNS_MAX: u32 = 500;
 /// … and this many in any case.
@@ -172,13 +175,12 @@ impl Lane {
         self.shares.add(function, Duration::ZERO);
         let others_wait = self.long_for_greedy.stands && self.shares.is_greedy(function);
         let calls_min = if others_wait { CALLS_MIN_OF_GREEDY } else { CALLS_MIN };
-        let waiting_max = WAITING_MAX.min(TURNS_MAX / waiting.accounts.max(1)).max(WAITING_MIN);
         let fits = self.taken < calls_min
             || match from {
                 Side::Here => self.fits(function),
                 Side::Afar => self.fits_from_afar(),
             };
-        if fits && waiting.own < waiting_max {
+        if fits && self.may_wait(function, waiting) {
             self.taken += 1;
             self.taken_from_afar += u32::from(from == Side::Afar);
             self.may_send_on = (self.may_send_on + 1).min(SENT_ON_MAX * TAKEN_PER_SENT_ON);
@@ -194,6 +196,26 @@ impl Lane {
         let left = self.may_send_on.checked_sub(TAKEN_PER_SENT_ON);
         self.may_send_on = left.unwrap_or(self.may_send_on);
         left.is_some()
+    }
+
+    /// Whether another guest of the function may wait for a turn beside those that do. Of calls that are not known yet
+    /// as many as of cheap ones: a first burst is no overload.
+    fn may_wait(&self, function: u64, waiting: Waiting) -> bool {
+        if waiting.own < WAITING_MIN {
+            return true;
+        }
+        let done_with = |cost: Duration| {
+            let calls = WAITED_FOR.as_nanos().checked_div(cost.as_nanos());
+            calls.and_then(|calls| u32::try_from(calls).ok()).unwrap_or(WAITING_MAX_OF_CHEAP)
+        };
+        let calls = self.shares.cost(function).map_or(WAITING_MAX_OF_CHEAP, done_with);
+        let calls = calls.clamp(WAITING_MAX, WAITING_MAX_OF_CHEAP);
+        waiting.own < calls.min(TURNS_MAX / waiting.accounts.max(1))
+    }
+
+    /// A call is over whose guest has run for so long in all.
+    pub(super) fn ended(&mut self, function: u64, time: Duration) {
+        self.shares.ended(function, time);
     }
 
     /// A guest has run for some time in one go.
@@ -378,14 +400,32 @@ mod tests {
 
     #[test]
     fn a_function_has_so_many_guests_waiting_whatever_others_have() {
-        let (mut lane, now) = (Lane::default(), Instant::now());
-        let mut comes = |own, accounts| {
+        let comes = |each: Duration, own, accounts| {
+            let (mut lane, now) = (Lane::default(), Instant::now());
+            lane.worked(F, each, Slice::First);
+            lane.ended(F, each);
             lane.arrive(Side::Here, now, F, Waiting { own, accounts }) == Verdict::Run
         };
-        assert!(comes(24, 1) && !comes(25, 1));
-        assert!(comes(24, 20) && !comes(25, 20));
-        assert!(comes(9, 50) && !comes(10, 50));
-        assert!(comes(3, 10_000) && !comes(4, 10_000));
+        for cost in [MS, 5 * MS, 500 * MS] {
+            assert!(comes(cost, 24, 1) && !comes(cost, 25, 1));
+            assert!(comes(cost, 24, 20) && !comes(cost, 25, 20));
+            assert!(comes(cost, 9, 50) && !comes(cost, 10, 50));
+            assert!(comes(cost, 3, 10_000) && !comes(cost, 4, 10_000));
+        }
+        let short = MS / 2;
+        assert!(comes(short, 49, 1) && !comes(short, 50, 1), "25 ms of work");
+        assert!(comes(short, 24, 20) && !comes(short, 25, 20));
+        assert!(comes(MS / 100, 99, 1) && !comes(MS / 100, 100, 1));
+    }
+
+    #[test]
+    fn a_first_burst_is_let_in() {
+        let (mut lane, now) = (Lane::default(), Instant::now());
+        let mut comes = |own| {
+            lane.worked(F, MS, Slice::First);
+            lane.arrive(Side::Here, now, F, Waiting { own, accounts: 1 }) == Verdict::Run
+        };
+        assert!(comes(99) && !comes(100));
     }
 
     #[test]

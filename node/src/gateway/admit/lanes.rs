@@ -111,12 +111,18 @@ impl Pass {
         }
         let mut work = pin!(work);
         let mut first = true;
+        let mut in_all = Duration::ZERO;
         poll_fn(|context| {
             let before = guest_time();
             let poll = work.as_mut().poll(context);
             let took = guest_time().saturating_sub(before);
             let slice = if first { Slice::First } else { Slice::Later };
-            self.lane.lane().worked(self.function, took, slice);
+            in_all += took;
+            let mut lane = self.lane.lane();
+            lane.worked(self.function, took, slice);
+            if poll.is_ready() {
+                lane.ended(self.function, in_all);
+            }
             // A call that waits for its turn has not begun.
             first &= took.is_zero();
             poll

@@ -1,7 +1,7 @@
 //! A thread of guests in virtual time, and callers that ask for too much of it.
 //!
-//! The thread is what tokio's is: one run queue, first in, first out. Guests give it back every millisecond and
-//! wait for their turn, one for each time that the queue is empty, as sockets are looked at then. Callers are open loop: they ask at their times, each over a connection that takes one
+//! The thread is what tokio's is: one run queue, first in, first out. Guests give it back after a millisecond, and
+//! more often while some wait for their turn, one for each time that it has gone round, as sockets are looked at then. Callers are open loop: they ask at their times, each over a connection that takes one
 //! call after the other; where all are taken, they give up. A random order can be replayed by its seed.
 
 use std::collections::VecDeque;
@@ -16,8 +16,10 @@ use super::lane::{Lane, Side, Slice, Verdict};
 
 const SEED: u64 = 20;
 const MS: Duration = Duration::from_millis(1);
-/// How long a guest runs in one go.
+/// How long a guest runs in one go …
 const GO_MAX: Duration = MS;
+/// … and while others wait for a turn.
+const GO_MAX_BESIDE_OTHERS: Duration = Duration::from_micros(250);
 /// Reading a request and answering it, as measured of hyper.
 const OVERHEAD: Duration = Duration::from_micros(8);
 
@@ -52,8 +54,8 @@ enum Task {
         of: usize,
         at: usize,
     },
-    /// A guest has its turn.
-    Guest(Guest),
+    /// Some guest has its turn.
+    Turn,
     Marker,
 }
 
@@ -70,6 +72,8 @@ struct Thread {
     now: Duration,
     queue: VecDeque<Task>,
     turns: Fair<Guest>,
+    /// A turn is in the queue.
+    gives_turns: bool,
     lane: Lane,
     guests: Duration,
     random: StdRng,
@@ -82,6 +86,7 @@ impl Thread {
             now: Duration::ZERO,
             queue: VecDeque::new(),
             turns: Fair::default(),
+            gives_turns: false,
             lane: Lane::default(),
             guests: Duration::ZERO,
             random: StdRng::seed_from_u64(SEED),
@@ -90,7 +95,9 @@ impl Thread {
 
     /// A guest has its turn; whether it is done.
     fn runs(&mut self, function: u64, guest: Guest, slice: Slice, cost: Duration) -> bool {
-        let went = guest.left.min(GO_MAX);
+        let others_wait = self.turns.waiting(function).accounts > 0;
+        let go_max = if others_wait { GO_MAX_BESIDE_OTHERS } else { GO_MAX };
+        let went = guest.left.min(go_max);
         self.now += went;
         self.guests += went;
         self.lane.worked(function, went, slice);
@@ -98,6 +105,8 @@ impl Thread {
         let left = guest.left - went;
         if left > Duration::ZERO {
             self.waits(function, Guest { left, ..guest }, cost);
+        } else {
+            self.lane.ended(function, cost);
         }
         left.is_zero()
     }
@@ -131,8 +140,11 @@ impl Thread {
                 }
             }
             let now = self.start + self.now;
-            let task = self.queue.pop_front().or_else(|| self.turns.pick().map(Task::Guest));
-            match task {
+            if !self.gives_turns && self.turns.waiting(0).accounts > 0 {
+                self.gives_turns = true;
+                self.queue.push_back(Task::Turn);
+            }
+            match self.queue.pop_front() {
                 None => self.now = next.iter().copied().min().unwrap_or(ends),
                 Some(Task::Marker) => self.lane.turn(now, self.guests),
                 Some(Task::Connection { of, at }) => {
@@ -156,7 +168,9 @@ impl Thread {
                         seen[of].refused.extend(delay);
                     }
                 }
-                Some(Task::Guest(guest)) => {
+                Some(Task::Turn) => {
+                    self.gives_turns = false;
+                    let Some(guest) = self.turns.pick() else { continue };
                     let Guest { of, at, left, .. } = guest;
                     let Callers { function, cost, .. } = all[of];
                     let slice = if left == cost { Slice::First } else { Slice::Later };
@@ -168,6 +182,7 @@ impl Thread {
         }
         // What waits is forgotten with those who asked.
         self.queue.retain(|task| matches!(task, Task::Marker));
+        self.gives_turns = false;
         while self.turns.pick().is_some() {}
         seen
     }
@@ -235,6 +250,21 @@ fn below_its_peak_nobody_is_refused() {
                 thread.serve(&[callers(cost, 0.8, connections)], Duration::from_secs(3)).remove(0);
             assert!(seen.refused.is_empty(), "seed {SEED}, {cost:?}: {}", seen.refused.len());
         }
+    }
+}
+
+#[test]
+fn a_crowd_that_waits_for_its_answers_is_no_overload() {
+    // Beside calls that wait for turns, so that all guests are interrupted more often.
+    let longer = Callers { function: 2, cost: 2 * MS, per_second: 50.0, connections: 4 };
+    for cost in [40, 300, 500].map(Duration::from_micros) {
+        let mut thread = Thread::new();
+        let crowd = callers(cost, 10.0, 32);
+        let mut seen = thread.serve(&[crowd, longer], Duration::from_secs(3)).remove(0);
+        let case = format!("seed {SEED}, {cost:?}");
+        assert!(seen.refused.is_empty(), "{case}: {} refused", seen.refused.len());
+        let p99 = Seen::p99(&mut seen.answered);
+        assert!(p99 <= 2 * 32 * (cost + OVERHEAD) + 20 * MS, "{case}: {p99:?}");
     }
 }
 
