@@ -6,9 +6,15 @@
 //! stays behind by so much at most, so that nothing can be saved up.
 //!
 //! Within an account, calls that have not run for long go on in the order they came in, so that the first is soon over; those that have
-//! take turns behind them (the levels of Corbató et al., AFIPS 1962), and get some of them whatever else comes.
+//! take turns behind them (the levels of Corbató et al., AFIPS 1962), and get some of them whatever else comes. What comes anew
+//! begins at once, as most calls are short; but where others of its account wait, only as much of it as those get, or they
+//! would wait for as long as others come.
+//!
+//! Turns come in rounds: one for each time that the thread has looked at its sockets.
 
 use std::time::Duration;
+
+use crate::ticker::{SHORT_TICK, TICK};
 
 /// How far behind an account stays at most: a burst of so much goes before all others. A flood begins with one too, and
 /// with less the calls of others that come in bursts would wait for a flood that lasts.
@@ -17,6 +23,10 @@ const CREDIT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_millis(20);
 /// Of the turns of an account, one in so many goes to who has waited the longest.
 const TURNS_PER_ANY: u32 = 4;
+/// What accounts that are ahead of others may take of a round …
+const ROUND_MAX: Duration = TICK;
+/// … and what may begin in a round of an account that has guests waiting: as much as the turn of one of those.
+const FRESH_MAX: Duration = SHORT_TICK;
 /// Accounts that are remembered although nobody waits; some 100 bytes each.
 const IDLE_MAX: usize = 256;
 
@@ -28,6 +38,19 @@ pub struct Fair<T> {
     now: Duration,
     tickets: u64,
     waiting: usize,
+    /// What guests have run in this round …
+    round: Duration,
+    /// … and those of them that had not waited.
+    fresh: Duration,
+}
+
+/// Whether a guest has waited for the turn that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// It has come anew, and began at once.
+    Fresh,
+    /// It has.
+    InTurn,
 }
 
 #[derive(Debug)]
@@ -58,7 +81,14 @@ pub struct Waiting {
 
 impl<T> Default for Fair<T> {
     fn default() -> Self {
-        Self { accounts: Vec::new(), now: Duration::ZERO, tickets: 0, waiting: 0 }
+        Self {
+            accounts: Vec::new(),
+            now: Duration::ZERO,
+            tickets: 0,
+            waiting: 0,
+            round: Duration::ZERO,
+            fresh: Duration::ZERO,
+        }
     }
 }
 
@@ -91,8 +121,9 @@ impl<T> Fair<T> {
         self.waiting -= before - account.guests.len();
     }
 
-    /// Who goes next; it waits no longer.
+    /// A round begins: who goes next. It waits no longer.
     pub fn pick(&mut self) -> Option<T> {
+        (self.round, self.fresh) = (Duration::ZERO, Duration::ZERO);
         let waiting = self.accounts.iter_mut().filter(|account| !account.guests.is_empty());
         let account = waiting.min_by_key(|account| account.at)?;
         self.now = self.now.max(account.at);
@@ -107,8 +138,8 @@ impl<T> Fair<T> {
         Some(account.guests.swap_remove(at).wakes)
     }
 
-    /// A guest has run for this long.
-    pub fn took(&mut self, account: u64, time: Duration) {
+    /// A guest has run for this long. Whether the round is full by that.
+    pub fn took(&mut self, account: u64, time: Duration, came: Came) -> bool {
         let is_quiet = self.waiting == 0;
         let account = self.account(account);
         account.at += time;
@@ -117,17 +148,27 @@ impl<T> Fair<T> {
             // Nobody has gone short of it: it is not held against it later.
             self.now = self.now.max(at);
         }
+        let before = self.round;
+        self.round += time;
+        if came == Came::Fresh {
+            self.fresh += time;
+        }
+        before < ROUND_MAX && self.round >= ROUND_MAX
     }
 
-    /// Whether a call may begin before those that wait: its account has had less than theirs.
+    /// Whether a call may begin at once, and need not wait for a turn: its account has had less than those that wait,
+    /// and this round has room for it.
     pub fn may_begin(&self, account: u64) -> bool {
-        if self.waiting == 0 {
-            return true;
+        let known = self.accounts.iter().find(|known| known.id == account);
+        if self.round >= ROUND_MAX && self.is_ahead(account) {
+            return false;
         }
         let waiting = self.accounts.iter().filter(|account| !account.guests.is_empty());
         let next = waiting.map(|account| account.at).min();
-        let known = self.accounts.iter().find(|known| known.id == account);
-        known.is_none_or(|known| next.is_none_or(|next| known.at <= next))
+        known.is_none_or(|known| {
+            let own_wait = !known.guests.is_empty();
+            next.is_none_or(|next| known.at <= next) && !(own_wait && self.fresh >= FRESH_MAX)
+        })
     }
 
     /// How far an account is behind those that wait, in ns; below 0: ahead of them. None: nobody waits.
@@ -142,7 +183,7 @@ impl<T> Fair<T> {
     }
 
     /// Whether some account has had less of late than this one, which has had something.
-    pub fn is_ahead(&self, account: u64) -> bool {
+    fn is_ahead(&self, account: u64) -> bool {
         let known = self.accounts.iter().find(|known| known.id == account);
         known.is_some_and(|known| self.accounts.iter().any(|other| other.at < known.at))
     }
@@ -203,7 +244,7 @@ mod tests {
         for _ in 0..turns {
             let n = fair.pick().unwrap();
             got[n] += 1;
-            fair.took(accounts[n].0, MS);
+            fair.took(accounts[n].0, MS, Came::InTurn);
             fair.wait(accounts[n].0, None, MS, n);
         }
         got
@@ -220,13 +261,13 @@ mod tests {
         let mut fair = Fair::default();
         assert_eq!(fair.behind_ns(1), None);
         fair.wait(1, None, Duration::ZERO, ());
-        fair.took(1, 30 * MS);
+        fair.took(1, 30 * MS, Came::InTurn);
         assert_eq!((fair.behind_ns(1), fair.behind_ns(2)), (Some(0), Some(30_000_000)));
-        fair.took(2, 20 * MS);
+        fair.took(2, 20 * MS, Came::InTurn);
         assert_eq!(fair.behind_ns(2), Some(10_000_000));
-        fair.took(2, 20 * MS);
+        fair.took(2, 20 * MS, Came::InTurn);
         assert_eq!(fair.behind_ns(2), Some(-10_000_000));
-        fair.took(1, CREDIT);
+        fair.took(1, CREDIT, Came::InTurn);
         fair.pick();
         fair.wait(1, None, Duration::ZERO, ());
         assert_eq!(fair.behind_ns(3), Some(CREDIT.as_nanos() as i64), "as far as it may be");
@@ -242,7 +283,7 @@ mod tests {
             for _ in 0..turns {
                 let flood = fair.pick().unwrap();
                 assert!(flood < 30);
-                fair.took(1, MS);
+                fair.took(1, MS, Came::InTurn);
                 fair.wait(1, None, MS, flood);
             }
         };
@@ -256,7 +297,7 @@ mod tests {
                 } else {
                     assert_eq!(fair.pick(), Some(100), "turn {turn}");
                 }
-                fair.took(2, MS);
+                fair.took(2, MS, Came::InTurn);
                 fair.wait(2, None, turn * MS, 100);
             }
             assert_eq!(fair.pick(), Some(100));
@@ -271,7 +312,7 @@ mod tests {
         for _ in 0..10_000 {
             fair.wait(1, None, Duration::ZERO, 1);
             assert_eq!(fair.pick(), Some(1));
-            fair.took(1, MS);
+            fair.took(1, MS, Came::InTurn);
         }
         fair.wait(1, None, Duration::ZERO, 1);
         let mut before = 0;
@@ -280,7 +321,7 @@ mod tests {
             if fair.pick() == Some(1) {
                 break;
             }
-            fair.took(2, MS);
+            fair.took(2, MS, Came::InTurn);
             before += 1;
         }
         assert!((45..=51).contains(&before), "{before} turns went before");
@@ -316,9 +357,9 @@ mod tests {
     fn who_has_had_more_waits_to_begin_and_who_leaves_is_not_waited_for() {
         let mut fair = Fair::default();
         assert!(fair.may_begin(1));
-        fair.took(1, 5 * MS);
+        fair.took(1, 5 * MS, Came::InTurn);
         assert!(!fair.is_ahead(1), "of nobody");
-        fair.took(2, MS);
+        fair.took(2, MS, Came::InTurn);
         assert!(fair.is_ahead(1) && !fair.is_ahead(2) && !fair.is_ahead(3));
         let ticket = fair.wait(2, None, MS, ());
         assert!(!fair.may_begin(1) && fair.may_begin(2) && fair.may_begin(3));
@@ -330,10 +371,31 @@ mod tests {
     }
 
     #[test]
+    fn beside_those_that_wait_as_much_begins_as_they_get() {
+        let mut fair = Fair::default();
+        assert!(fair.may_begin(1));
+        assert!(!fair.took(1, FRESH_MAX, Came::Fresh));
+        assert!(fair.may_begin(1), "nobody waits");
+        fair.wait(1, None, FRESH_MAX, 10);
+        fair.wait(1, None, FRESH_MAX, 11);
+        assert!(!fair.may_begin(1), "as much has begun in this round");
+        assert!(fair.may_begin(2), "others are not concerned");
+        assert_eq!(fair.pick(), Some(10));
+        fair.took(1, FRESH_MAX, Came::InTurn);
+        assert!(fair.may_begin(1), "another round");
+        fair.took(1, FRESH_MAX / 2, Came::Fresh);
+        assert!(fair.may_begin(1));
+        fair.took(1, FRESH_MAX / 2, Came::Fresh);
+        assert!(!fair.may_begin(1));
+        assert_eq!(fair.pick(), Some(11));
+        assert!(fair.may_begin(1), "nobody waits any more");
+    }
+
+    #[test]
     fn accounts_that_nobody_needs_are_forgotten() {
         let mut fair = Fair::<()>::default();
         for id in 0..10_000 {
-            fair.took(id, MS);
+            fair.took(id, MS, Came::InTurn);
         }
         assert!(fair.accounts.len() <= IDLE_MAX, "{}", fair.accounts.len());
     }

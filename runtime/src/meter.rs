@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::Failure;
 use crate::clock::Stopwatch;
+use crate::fair::Came;
 use crate::ticker;
 use crate::turns::{self, Turn};
 
@@ -91,9 +92,10 @@ impl Usage {
         let slice = state.slice.take().map_or(Duration::ZERO, |slice| slice.elapsed());
         state.meter.settle(slice);
         let verdict = state.meter.judge_cpu(Duration::ZERO);
+        let came = if state.ticket.is_none() { Came::Fresh } else { Came::InTurn };
         drop(state);
         GUEST_TIME.set(GUEST_TIME.get().saturating_add(slice));
-        turns::took(self.account, slice);
+        turns::took(self.account, slice, came);
         verdict
     }
 

@@ -12,9 +12,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
-use crate::fair::{Fair, Waiting};
+use crate::fair::{Came, Fair, Waiting};
 use crate::slice::Slice;
-use crate::ticker::TICK;
 
 /// Slices shorter than this are not accounted for: calls of such guests are over before they are in anybody's way,
 /// and there may be very many of them.
@@ -27,16 +26,9 @@ thread_local! {
 /// The guests that wait for a thread.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
-    state: Mutex<State>,
+    fair: Mutex<Fair<Waker>>,
     /// Somebody waits, or has run for long.
     begun: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    fair: Fair<Waker>,
-    /// What guests have run since the thread has looked at its sockets.
-    round: Duration,
 }
 
 impl Turns {
@@ -51,11 +43,7 @@ impl Turns {
                 loop {
                     // Until the thread has looked at its sockets, and run what it found there.
                     yield_now().await;
-                    let next = {
-                        let mut state = turns.state();
-                        state.round = Duration::ZERO;
-                        state.fair.pick()
-                    };
+                    let next = turns.fair().pick();
                     match next {
                         Some(guest) => {
                             short.get_or_insert_with(Slice::short);
@@ -70,42 +58,32 @@ impl Turns {
 
     /// Who waits, and how many of them are of this account.
     pub(crate) fn waiting(&self, account: u64) -> Waiting {
-        self.state().fair.waiting(account)
+        self.fair().waiting(account)
     }
 
     /// How far this account is behind those that wait, in ns; below 0: ahead of them. None: nobody waits.
     pub(crate) fn behind_ns(&self, account: u64) -> Option<i64> {
-        self.state().fair.behind_ns(account)
+        self.fair().behind_ns(account)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn may_begin(&self, account: u64) -> bool {
-        let State { fair, round } = &*self.state();
-        fair.may_begin(account) && (*round < TICK || !fair.is_ahead(account))
+    fn fair(&self) -> MutexGuard<'_, Fair<Waker>> {
+        self.fair.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Somebody of this account waits, whom nobody wakes but the loop of the thread.
     #[cfg(test)]
     pub(crate) fn waits(&self, account: u64, wakes: Waker) -> u64 {
-        self.state().fair.wait(account, None, Duration::ZERO, wakes)
+        self.fair().wait(account, None, Duration::ZERO, wakes)
     }
 
     /// An account has run for this long, of which the loop is not told.
     #[cfg(test)]
     pub(crate) fn had(&self, account: u64, time: Duration) {
-        self.state().fair.took(account, time);
+        self.fair().took(account, time, Came::InTurn);
     }
 
-    fn took(&self, account: u64, time: Duration) {
-        let mut state = self.state();
-        state.fair.took(account, time);
-        let before = state.round;
-        state.round += time;
-        let is_full = before < TICK && state.round >= TICK;
-        drop(state);
+    fn took(&self, account: u64, time: Duration, came: Came) {
+        let is_full = self.fair().took(account, time, came);
         if is_full {
             self.begun.notify_one();
         }
@@ -113,15 +91,17 @@ impl Turns {
 }
 
 /// A guest has run for this long on this thread.
-pub(crate) fn took(account: u64, time: Duration) {
+pub(crate) fn took(account: u64, time: Duration, came: Came) {
     if time >= SHORT {
-        HERE.with_borrow(|turns| turns.as_ref().map_or((), |turns| turns.took(account, time)));
+        HERE.with_borrow(|turns| {
+            turns.as_ref().map_or((), |turns| turns.took(account, time, came))
+        });
     }
 }
 
 /// Whether a call has to wait for its turn before it begins on this thread, as its account is ahead of others.
 pub(crate) fn is_to_wait(account: u64) -> bool {
-    HERE.with_borrow(|turns| turns.as_ref().is_some_and(|turns| !turns.may_begin(account)))
+    HERE.with_borrow(|turns| turns.as_ref().is_some_and(|turns| !turns.fair().may_begin(account)))
 }
 
 /// What a guest waits for; it has waited before by this ticket, and has run for so long.
@@ -149,7 +129,7 @@ impl Future for Turn {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<u64>> {
         let Self { account, first, ran, place, yielded } = &mut *self;
         if let Some((turns, ticket)) = place {
-            return match turns.state().fair.waiter(*account, *ticket) {
+            return match turns.fair().waiter(*account, *ticket) {
                 Some(waker) => {
                     waker.clone_from(context.waker());
                     Poll::Pending
@@ -165,7 +145,7 @@ impl Future for Turn {
             context.waker().wake_by_ref();
             return Poll::Pending;
         };
-        let ticket = turns.state().fair.wait(*account, *first, *ran, context.waker().clone());
+        let ticket = turns.fair().wait(*account, *first, *ran, context.waker().clone());
         turns.begun.notify_one();
         *place = Some((turns, ticket));
         Poll::Pending
@@ -175,7 +155,7 @@ impl Future for Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some((turns, ticket)) = self.place.take() {
-            turns.state().fair.leave(self.account, ticket);
+            turns.fair().leave(self.account, ticket);
         }
     }
 }
@@ -188,6 +168,7 @@ mod tests {
     use tokio::task::{LocalSet, yield_now};
 
     use super::*;
+    use crate::ticker::TICK;
 
     /// Runs on a thread that gives turns.
     fn taking_turns(work: impl AsyncFnOnce()) {
@@ -211,7 +192,7 @@ mod tests {
                     for n in 0..50 {
                         first = Turn::of(account, first, n * TICK).await;
                         seen.borrow_mut().push(name);
-                        took(account, TICK);
+                        took(account, TICK, Came::InTurn);
                     }
                 });
             }
@@ -254,9 +235,9 @@ mod tests {
     #[test]
     fn who_has_had_more_than_others_waits_to_begin() {
         taking_turns(async || {
-            took(1, 2 * TICK);
+            took(1, 2 * TICK, Came::Fresh);
             assert!(!is_to_wait(1), "it is alone");
-            took(2, TICK);
+            took(2, TICK, Came::Fresh);
             assert!(is_to_wait(1) && !is_to_wait(2) && !is_to_wait(3), "the round is full");
             // Until the sockets were looked at.
             while is_to_wait(1) {

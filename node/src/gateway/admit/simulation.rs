@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use nigh_runtime::Fair;
+use nigh_runtime::{Came, Fair};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::Instant;
@@ -74,6 +74,8 @@ struct Thread {
     turns: Fair<Guest>,
     /// A turn is in the queue.
     gives_turns: bool,
+    /// Guests have run for so long that sockets are looked at again.
+    is_full: bool,
     lane: Lane,
     guests: Duration,
     random: StdRng,
@@ -87,6 +89,7 @@ impl Thread {
             queue: VecDeque::new(),
             turns: Fair::default(),
             gives_turns: false,
+            is_full: false,
             lane: Lane::default(),
             guests: Duration::ZERO,
             random: StdRng::seed_from_u64(SEED),
@@ -101,7 +104,8 @@ impl Thread {
         self.now += went;
         self.guests += went;
         self.lane.worked(function, went, slice);
-        self.turns.took(function, went);
+        let came = if guest.ticket.is_none() { Came::Fresh } else { Came::InTurn };
+        self.is_full |= self.turns.took(function, went, came);
         let left = guest.left - went;
         if left > Duration::ZERO {
             self.waits(function, Guest { left, ..guest }, cost);
@@ -140,7 +144,9 @@ impl Thread {
                 }
             }
             let now = self.start + self.now;
-            if !self.gives_turns && self.turns.waiting(0).accounts > 0 {
+            let is_due = self.is_full || self.turns.waiting(0).accounts > 0;
+            if is_due && !self.gives_turns {
+                self.is_full = false;
                 self.gives_turns = true;
                 self.queue.push_back(Task::Turn);
             }
@@ -257,7 +263,7 @@ fn below_its_peak_nobody_is_refused() {
 fn a_crowd_that_waits_for_its_answers_is_no_overload() {
     // Beside calls that wait for turns, so that all guests are interrupted more often.
     let longer = Callers { function: 2, cost: 2 * MS, per_second: 50.0, connections: 4 };
-    for cost in [40, 300, 500].map(Duration::from_micros) {
+    for cost in [40, 300, 500, 2_000].map(Duration::from_micros) {
         let mut thread = Thread::new();
         let crowd = callers(cost, 10.0, 32);
         let mut seen = thread.serve(&[crowd, longer], Duration::from_secs(3)).remove(0);
