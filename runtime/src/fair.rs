@@ -3,7 +3,8 @@
 //! Each account, which is a function to whoever runs a node, has gone so far in virtual time: as far as the time it has
 //! taken. The one that has gone the least far goes next, so that all that want it get the same (start-time fair
 //! queueing, Goyal et al., SIGCOMM 1996). Whoever asks for less than its part is behind, and finds no queue; it
-//! stays behind by so much at most, so that nothing can be saved up.
+//! stays behind by so much at most, so that nothing can be saved up. Who is alone has half a thread as its part: as much as
+//! if another one had wanted the rest.
 //!
 //! Within an account, calls that have not run for long go on in the order they came in, so that the first is soon over; those that have
 //! take turns behind them (the levels of Corbató et al., AFIPS 1962), and get some of them whatever else comes. What comes anew
@@ -12,13 +13,17 @@
 //!
 //! Turns come in rounds: one for each time that the thread has looked at its sockets.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ticker::{SHORT_TICK, TICK};
 
-/// How far behind an account stays at most: a burst of so much goes before all others. A flood begins with one too, and
-/// with less the calls of others that come in bursts would wait for a flood that lasts.
+/// How far behind an account stays at most: a burst of so much goes before all others. With less, the calls of others that
+/// come in bursts would wait for a flood that lasts.
 const CREDIT: Duration = Duration::from_millis(50);
+/// The same of one that is new, or has not run while another one would have had this much: a call or two go before all
+/// others, and a flood that begins does not.
+const CREDIT_OF_NEW: Duration = Duration::from_millis(5);
+const NEW_AFTER: Duration = Duration::from_millis(500);
 /// A call that has run for longer takes turns with others like it.
 const LONG: Duration = Duration::from_millis(20);
 /// Of the turns of an account, one in so many goes to who has waited the longest.
@@ -36,6 +41,8 @@ pub struct Fair<T> {
     accounts: Vec<Account<T>>,
     /// Where those that go next are in virtual time.
     now: Duration,
+    /// When a guest has last run.
+    ran: Option<Instant>,
     tickets: u64,
     waiting: usize,
     /// What guests have run in this round …
@@ -84,6 +91,7 @@ impl<T> Default for Fair<T> {
         Self {
             accounts: Vec::new(),
             now: Duration::ZERO,
+            ran: None,
             tickets: 0,
             waiting: 0,
             round: Duration::ZERO,
@@ -138,9 +146,14 @@ impl<T> Fair<T> {
         Some(account.guests.swap_remove(at).wakes)
     }
 
-    /// A guest has run for this long. Whether the round is full by that.
-    pub fn took(&mut self, account: u64, time: Duration, came: Came) -> bool {
+    /// A guest has run for this long by now. Whether the round is full by that.
+    pub fn took(&mut self, account: u64, time: Duration, came: Came, now: Instant) -> bool {
         let is_quiet = self.waiting == 0;
+        let since = self.ran.map_or(Duration::ZERO, |ran| now.saturating_duration_since(ran));
+        self.ran = Some(now);
+        if is_quiet {
+            self.now += since / 2;
+        }
         let account = self.account(account);
         account.at += time;
         let at = account.at;
@@ -175,9 +188,8 @@ impl<T> Fair<T> {
     pub fn behind_ns(&self, account: u64) -> Option<i64> {
         let waiting = self.accounts.iter().filter(|account| !account.guests.is_empty());
         let next = waiting.map(|account| account.at).min()?;
-        let least = self.now.saturating_sub(CREDIT);
         let known = self.accounts.iter().find(|known| known.id == account);
-        let at = known.map_or(least, |known| known.at.max(least));
+        let at = self.at(known);
         let ns = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
         Some(ns(next.saturating_sub(at)) - ns(at.saturating_sub(next)))
     }
@@ -203,25 +215,32 @@ impl<T> Fair<T> {
         waiting
     }
 
+    /// Where an account is, which is behind by so much at most.
+    fn at(&self, known: Option<&Account<T>>) -> Duration {
+        match known {
+            Some(known) if !known.guests.is_empty() => known.at,
+            Some(known) if known.at + NEW_AFTER > self.now => {
+                known.at.max(self.now.saturating_sub(CREDIT))
+            }
+            _ => self.now.saturating_sub(CREDIT_OF_NEW),
+        }
+    }
+
     /// The account with this number, as far behind as it may be.
     fn account(&mut self, id: u64) -> &mut Account<T> {
-        let least = self.now.saturating_sub(CREDIT);
-        let at = match self.accounts.iter().position(|known| known.id == id) {
-            Some(at) => at,
-            None => {
-                // Who is as far behind as it may be is as good as new.
-                self.accounts.retain(|known| !known.guests.is_empty() || known.at > least);
-                if self.accounts.len() >= IDLE_MAX {
-                    self.accounts.retain(|known| !known.guests.is_empty());
-                }
-                self.accounts.push(Account { id, at: least, turns: 0, guests: Vec::new() });
-                self.accounts.len() - 1
+        let position = self.accounts.iter().position(|known| known.id == id);
+        let at = self.at(position.map(|position| &self.accounts[position]));
+        let position = position.unwrap_or_else(|| {
+            let now = self.now;
+            self.accounts.retain(|known| !known.guests.is_empty() || known.at + NEW_AFTER > now);
+            if self.accounts.len() >= IDLE_MAX {
+                self.accounts.retain(|known| !known.guests.is_empty());
             }
-        };
-        let account = &mut self.accounts[at];
-        if account.guests.is_empty() {
-            account.at = account.at.max(least);
-        }
+            self.accounts.push(Account { id, at, turns: 0, guests: Vec::new() });
+            self.accounts.len() - 1
+        });
+        let account = &mut self.accounts[position];
+        account.at = at;
         account
     }
 }
@@ -231,6 +250,12 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    /// Always the same time: nothing passes but what guests run.
+    fn now() -> Instant {
+        static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *NOW.get_or_init(Instant::now)
+    }
 
     /// Guests that never end, so many of each account: how many of these turns each account gets.
     fn share(accounts: &[(u64, usize)], turns: usize) -> Vec<usize> {
@@ -244,7 +269,7 @@ mod tests {
         for _ in 0..turns {
             let n = fair.pick().unwrap();
             got[n] += 1;
-            fair.took(accounts[n].0, MS, Came::InTurn);
+            fair.took(accounts[n].0, MS, Came::InTurn, now());
             fair.wait(accounts[n].0, None, MS, n);
         }
         got
@@ -261,16 +286,16 @@ mod tests {
         let mut fair = Fair::default();
         assert_eq!(fair.behind_ns(1), None);
         fair.wait(1, None, Duration::ZERO, ());
-        fair.took(1, 30 * MS, Came::InTurn);
+        fair.took(1, 30 * MS, Came::InTurn, now());
         assert_eq!((fair.behind_ns(1), fair.behind_ns(2)), (Some(0), Some(30_000_000)));
-        fair.took(2, 20 * MS, Came::InTurn);
+        fair.took(2, 20 * MS, Came::InTurn, now());
         assert_eq!(fair.behind_ns(2), Some(10_000_000));
-        fair.took(2, 20 * MS, Came::InTurn);
+        fair.took(2, 20 * MS, Came::InTurn, now());
         assert_eq!(fair.behind_ns(2), Some(-10_000_000));
-        fair.took(1, CREDIT, Came::InTurn);
+        fair.took(1, CREDIT, Came::InTurn, now());
         fair.pick();
         fair.wait(1, None, Duration::ZERO, ());
-        assert_eq!(fair.behind_ns(3), Some(CREDIT.as_nanos() as i64), "as far as it may be");
+        assert_eq!(fair.behind_ns(3), Some(CREDIT_OF_NEW.as_nanos() as i64), "it is new");
     }
 
     #[test]
@@ -283,7 +308,7 @@ mod tests {
             for _ in 0..turns {
                 let flood = fair.pick().unwrap();
                 assert!(flood < 30);
-                fair.took(1, MS, Came::InTurn);
+                fair.took(1, MS, Came::InTurn, now());
                 fair.wait(1, None, MS, flood);
             }
         };
@@ -297,7 +322,7 @@ mod tests {
                 } else {
                     assert_eq!(fair.pick(), Some(100), "turn {turn}");
                 }
-                fair.took(2, MS, Came::InTurn);
+                fair.took(2, MS, Came::InTurn, now());
                 fair.wait(2, None, turn * MS, 100);
             }
             assert_eq!(fair.pick(), Some(100));
@@ -305,26 +330,62 @@ mod tests {
         }
     }
 
+    /// An account runs for so many turns, always with one guest that waits.
+    fn runs_alone(fair: &mut Fair<u32>, account: u64, turns: u32) {
+        for _ in 0..turns {
+            fair.wait(account, None, Duration::ZERO, 0);
+            assert_eq!(fair.pick(), Some(0));
+            fair.took(account, MS, Came::InTurn, now());
+        }
+    }
+
+    /// How many turns another account has before it is this one's turn.
+    fn turns_before(fair: &mut Fair<u32>, account: u64, other: u64) -> u32 {
+        fair.wait(account, None, Duration::ZERO, 1);
+        let mut before = 0;
+        loop {
+            fair.wait(other, None, Duration::ZERO, 2);
+            if fair.pick() == Some(1) {
+                return before;
+            }
+            fair.took(other, MS, Came::InTurn, now());
+            before += 1;
+        }
+    }
+
     #[test]
     fn nothing_is_saved_up_and_nothing_held_against_who_was_alone() {
         let mut fair = Fair::default();
-        // Long alone: with the processor to itself.
-        for _ in 0..10_000 {
-            fair.wait(1, None, Duration::ZERO, 1);
-            assert_eq!(fair.pick(), Some(1));
-            fair.took(1, MS, Came::InTurn);
-        }
-        fair.wait(1, None, Duration::ZERO, 1);
-        let mut before = 0;
-        loop {
-            fair.wait(2, None, Duration::ZERO, 2);
-            if fair.pick() == Some(1) {
-                break;
-            }
-            fair.took(2, MS, Came::InTurn);
-            before += 1;
-        }
+        runs_alone(&mut fair, 1, 10_000);
+        fair.took(2, MS, Came::InTurn, now());
+        runs_alone(&mut fair, 1, 400);
+        let before = turns_before(&mut fair, 1, 2);
         assert!((45..=51).contains(&before), "{before} turns went before");
+    }
+
+    #[test]
+    fn who_is_alone_and_asks_for_less_than_half_is_owed_the_rest() {
+        for (part, expected) in [(10, 40..=45), (40, 37..=42), (50, 0..=0), (90, 0..=0)] {
+            let mut fair = Fair::default();
+            for n in 0..100 {
+                fair.took(1, part * MS / 10, Came::Fresh, now() + n * 10 * MS);
+            }
+            let before = turns_before(&mut fair, 2, 1);
+            assert!(expected.contains(&before), "{part} of 100 ms: {before} turns went before");
+        }
+    }
+
+    #[test]
+    fn who_is_new_or_has_not_run_for_long_has_little_before_others() {
+        let mut fair = Fair::default();
+        runs_alone(&mut fair, 1, 10_000);
+        let before = turns_before(&mut fair, 1, 2);
+        assert!((4..=6).contains(&before), "{before} turns of a new one");
+        let mut fair = Fair::default();
+        fair.took(2, MS, Came::InTurn, now());
+        runs_alone(&mut fair, 1, 600);
+        let before = turns_before(&mut fair, 1, 2);
+        assert!((4..=6).contains(&before), "{before} turns of one that was gone");
     }
 
     #[test]
@@ -357,9 +418,9 @@ mod tests {
     fn who_has_had_more_waits_to_begin_and_who_leaves_is_not_waited_for() {
         let mut fair = Fair::default();
         assert!(fair.may_begin(1));
-        fair.took(1, 5 * MS, Came::InTurn);
+        fair.took(1, 5 * MS, Came::InTurn, now());
         assert!(!fair.is_ahead(1), "of nobody");
-        fair.took(2, MS, Came::InTurn);
+        fair.took(2, MS, Came::InTurn, now());
         assert!(fair.is_ahead(1) && !fair.is_ahead(2) && !fair.is_ahead(3));
         let ticket = fair.wait(2, None, MS, ());
         assert!(!fair.may_begin(1) && fair.may_begin(2) && fair.may_begin(3));
@@ -374,18 +435,18 @@ mod tests {
     fn beside_those_that_wait_as_much_begins_as_they_get() {
         let mut fair = Fair::default();
         assert!(fair.may_begin(1));
-        assert!(!fair.took(1, FRESH_MAX, Came::Fresh));
+        assert!(!fair.took(1, FRESH_MAX, Came::Fresh, now()));
         assert!(fair.may_begin(1), "nobody waits");
         fair.wait(1, None, FRESH_MAX, 10);
         fair.wait(1, None, FRESH_MAX, 11);
         assert!(!fair.may_begin(1), "as much has begun in this round");
         assert!(fair.may_begin(2), "others are not concerned");
         assert_eq!(fair.pick(), Some(10));
-        fair.took(1, FRESH_MAX, Came::InTurn);
+        fair.took(1, FRESH_MAX, Came::InTurn, now());
         assert!(fair.may_begin(1), "another round");
-        fair.took(1, FRESH_MAX / 2, Came::Fresh);
+        fair.took(1, FRESH_MAX / 2, Came::Fresh, now());
         assert!(fair.may_begin(1));
-        fair.took(1, FRESH_MAX / 2, Came::Fresh);
+        fair.took(1, FRESH_MAX / 2, Came::Fresh, now());
         assert!(!fair.may_begin(1));
         assert_eq!(fair.pick(), Some(11));
         assert!(fair.may_begin(1), "nobody waits any more");
@@ -395,7 +456,7 @@ mod tests {
     fn accounts_that_nobody_needs_are_forgotten() {
         let mut fair = Fair::<()>::default();
         for id in 0..10_000 {
-            fair.took(id, MS, Came::InTurn);
+            fair.took(id, MS, Came::InTurn, now());
         }
         assert!(fair.accounts.len() <= IDLE_MAX, "{}", fair.accounts.len());
     }

@@ -1,49 +1,32 @@
 //! The settings of `nigh node`: from flags, environment and file to a checked configuration.
 
-use std::net::SocketAddr;
+mod file;
+mod https;
+mod values;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use nigh_model::access::BadToken;
-use nigh_model::{Location, NodeName, Region, Zone};
-use nigh_node::{CERTIFICATE_LIFE, Config, Https, LOADED_BYTES_MAX, Start, TokenSource};
+use nigh_model::{NodeName, Region, Zone};
+use nigh_node::{CERTIFICATE_LIFE, Config};
 use nigh_placement::geo::known_region;
 
 use crate::failure::{Failure, Result};
 use crate::logging::LogFormat;
 use crate::rtt;
-use crate::section::{self, Bad, Section};
-use crate::units;
+use https::HttpsFlags;
+use values::{
+    address, advertised, bounded, certificate_life, join_token, loaded_memory, location, loopback,
+    named, replace_after, required, start, without_scheme,
+};
 
 /// Guest instances at once unless something else is said.
 const SLOTS_DEFAULT: u32 = 1_000;
 /// Most slots and threads: beyond it a number is a mistake.
 const SLOTS_MAX: u32 = 25_000;
 const THREADS_MAX: u32 = 1_024;
-/// Least memory for loaded functions, in bytes: some tens of small ones, or one large one.
-const LOADED_BYTES_MIN: u64 = 16 << 20;
 /// The word for no emulated delay, for where a setting cannot be left out.
 const RTT_NONE: &str = "none";
-/// What exporters of metrics commonly use.
-const METRICS_PORT_EXAMPLE: u16 = 9464;
-/// Where HTTPS is served when nothing else is said.
-const HTTPS_PORT: u16 = 8443;
-/// The node's own certificate, in its data folder.
-const HTTPS_FOLDER: &str = "https";
-/// Most addresses to join by.
-const JOIN_MAX: usize = 64;
-/// How long a node is dead before it is replaced, unless something else is said, in ms: a restart
-/// takes less …
-const REPLACE_AFTER_MS: u64 = 15_000;
-/// … and at least and at most, in ms: less turns a stall into a move, more is no replacement.
-const REPLACE_AFTER_MS_RANGE: std::ops::RangeInclusive<u64> = 3_000..=86_400_000;
-/// Most hosts that a node is reached by: each is tried when it does not answer.
-const ADVERTISE_MAX: usize = 4;
-
-/// Shortest and longest life of a certificate. Two thirds of the shortest are enough to renew it.
-const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
-const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Settings as flags and environment give them; the file has the same.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
@@ -148,7 +131,7 @@ pub(crate) struct Settings(Flags);
 impl Settings {
     /// Flags and environment first, then the file.
     pub(crate) fn collect(flags: Flags, file: Option<&Path>) -> Result<Self> {
-        let from_file = file.map(read).transpose()?.unwrap_or_default();
+        let from_file = file.map(file::read).transpose()?.unwrap_or_default();
         Ok(Self(flags.or(from_file)))
     }
 
@@ -272,314 +255,11 @@ impl Flags {
     }
 }
 
-fn read(path: &Path) -> Result<Flags> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::usage(format!("--config: cannot read {}", path.display())).why(error.to_string())
-    })?;
-    let table = section::parse(path, &text)?;
-    of_file(&Section::root(&table, "a node's configuration")).map_err(|bad| bad.failure(path))
-}
-
-fn of_file(root: &Section<'_>) -> std::result::Result<Flags, Bad> {
-    root.only(&[
-        "name",
-        "region",
-        "zone",
-        "location",
-        "data",
-        "http",
-        "https",
-        "https_certificates",
-        "https_self_signed",
-        "https_redirect",
-        "api",
-        "peer",
-        "gossip",
-        "metrics",
-        "advertise",
-        "rtt_matrix",
-        "bootstrap",
-        "join",
-        "join_token",
-        "write_join_token",
-        "identity_key",
-        "certificate_life",
-        "replace_after",
-        "slots",
-        "guest_threads",
-        "compile_threads",
-        "loaded_memory",
-        "log_format",
-    ])?;
-    let text = |key| Ok(root.string(key)?.map(str::to_owned));
-    let join: Vec<String> = root.strings("join")?.into_iter().map(str::to_owned).collect();
-    let advertise = root.one_or_more("advertise")?.into_iter().map(str::to_owned);
-    let advertise: Vec<String> = advertise.collect();
-    Ok(Flags {
-        name: text("name")?,
-        region: text("region")?,
-        zone: text("zone")?,
-        location: text("location")?,
-        data: root.string("data")?.map(PathBuf::from),
-        http: text("http")?,
-        https: text("https")?,
-        https_certificates: root.string("https_certificates")?.map(PathBuf::from),
-        https_self_signed: root.boolean("https_self_signed")?,
-        https_redirect: redirect_of_file(root)?,
-        api: text("api")?,
-        peer: text("peer")?,
-        gossip: text("gossip")?,
-        metrics: text("metrics")?,
-        advertise: Some(advertise).filter(|hosts| !hosts.is_empty()),
-        rtt_matrix: root.string("rtt_matrix")?.map(PathBuf::from),
-        bootstrap: root.boolean("bootstrap")?,
-        join: Some(join).filter(|join| !join.is_empty()),
-        join_token: text("join_token")?,
-        write_join_token: root.string("write_join_token")?.map(PathBuf::from),
-        identity_key: root.string("identity_key")?.map(PathBuf::from),
-        certificate_life: text("certificate_life")?,
-        replace_after: text("replace_after")?,
-        slots: root.count("slots", SLOTS_MAX)?,
-        guest_threads: root.count("guest_threads", THREADS_MAX)?,
-        compile_threads: root.count("compile_threads", THREADS_MAX)?,
-        loaded_memory: text("loaded_memory")?,
-        log_format: log_format(root)?,
-    })
-}
-
-/// True, false, or a port.
-fn redirect_of_file(root: &Section<'_>) -> std::result::Result<Option<String>, Bad> {
-    let key = "https_redirect";
-    if let Ok(redirect) = root.boolean(key) {
-        return Ok(redirect.map(|redirect| redirect.to_string()));
-    }
-    let port = root.count(key, u16::MAX.into());
-    let port = port.map_err(|_| root.bad(key, "write true, false, or a port from 1 to 65535"))?;
-    Ok(port.map(|port| port.to_string()))
-}
-
-/// The settings of HTTPS.
-struct HttpsFlags {
-    listen: Option<String>,
-    certificates: Option<PathBuf>,
-    self_signed: bool,
-    redirect: Option<String>,
-}
-
-impl HttpsFlags {
-    /// Nothing unless there is a certificate to show.
-    fn validate(self, data: &Path) -> Result<Option<Https>> {
-        let redirect = self.redirect.as_deref().unwrap_or("false");
-        let (certificates, self_made) = match (self.certificates, self.self_signed) {
-            (Some(_), true) => {
-                return Err(Failure::usage(
-                    "--https-certificates and --https-self-signed are two ways",
-                )
-                .why("a node shows the certificates of a folder, or the one that it signs itself")
-                .hint("leave one of them out"));
-            }
-            (Some(folder), false) => (folder, false),
-            (None, true) => (data.join(HTTPS_FOLDER), true),
-            (None, false) if self.listen.is_none() && redirect == "false" => return Ok(None),
-            (None, false) => {
-                return Err(Failure::usage("HTTPS takes a certificate")
-                    .why("--https or --https-redirect was given without one")
-                    .hint("name a folder of them with --https-certificates DIR, or let the node sign its own with --https-self-signed"));
-            }
-        };
-        let listen = address("https", self.listen, HTTPS_PORT)?;
-        let redirect = match redirect {
-            "false" => None,
-            "true" => Some(listen.port()),
-            port => Some(port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| {
-                Failure::usage(format!("--https-redirect: `{port}` is no port"))
-                    .why("it is the port by which callers reach HTTPS, when that is not the one of --https")
-                    .hint("such as --https-redirect=443")
-            })?),
-        };
-        Ok(Some(Https { listen, certificates, self_made, redirect }))
-    }
-}
-
-fn log_format(root: &Section<'_>) -> std::result::Result<Option<LogFormat>, Bad> {
-    let Some(name) = root.string("log_format")? else { return Ok(None) };
-    let known = <LogFormat as clap::ValueEnum>::from_str(name, false);
-    known.map(Some).map_err(|_| {
-        root.bad("log_format", format!("`{name}` is none of {}", LogFormat::NAMES.join(", ")))
-    })
-}
-
-fn required<T>(what: &str, given: Option<T>) -> Result<T> {
-    given.ok_or_else(|| {
-        let variable = what.to_uppercase();
-        Failure::usage(format!("the node's {what} is missing"))
-            .hint(format!("give --{what}, NIGH_{variable}, or `{what}` in the --config file"))
-    })
-}
-
-fn named<T, E: std::fmt::Display>(
-    flag: &str,
-    what: &str,
-    given: String,
-    new: impl Fn(String) -> std::result::Result<T, E>,
-) -> Result<T> {
-    new(given).map_err(|error| Failure::usage(format!("--{flag} {what}: {error}")))
-}
-
-fn address(flag: &str, given: Option<String>, port_default: u16) -> Result<SocketAddr> {
-    let Some(given) = given else { return Ok(SocketAddr::from(([127, 0, 0, 1], port_default))) };
-    given.parse().map_err(|_| {
-        let variable = flag.to_uppercase();
-        Failure::usage(format!("--{flag} or NIGH_{variable}: `{given}` is no address to listen on"))
-            .why("it takes an IP address and a port")
-            .hint(format!("such as --{flag} 0.0.0.0:{port_default} for all addresses"))
-    })
-}
-
-/// An address that only this machine reaches: what listens there asks for no token.
-fn loopback(given: String) -> Result<SocketAddr> {
-    let metrics = address("metrics", Some(given), METRICS_PORT_EXAMPLE)?;
-    if metrics.ip().is_loopback() {
-        return Ok(metrics);
-    }
-    Err(Failure::usage(format!("--metrics or NIGH_METRICS: {metrics} is no loopback address"))
-        .why("metrics are served there without TLS and to everybody")
-        .hint("such as --metrics 127.0.0.1:9464; from elsewhere read /metrics of the API with a viewer's token"))
-}
-
-/// Other commands read `NIGH_API` too, as a URL: one of an address to listen on is that address.
-fn without_scheme(given: String) -> String {
-    let rest = given.strip_prefix("https://").or_else(|| given.strip_prefix("http://"));
-    let address = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest));
-    match address.filter(|address| address.parse::<SocketAddr>().is_ok()) {
-        Some(address) => address.to_owned(),
-        None => given,
-    }
-}
-
-fn advertised(hosts: Vec<String>) -> Result<Vec<String>> {
-    let fits =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']' | '_');
-    if hosts.len() > ADVERTISE_MAX {
-        return Err(Failure::usage(format!(
-            "--advertise: {} hosts, at most {ADVERTISE_MAX}",
-            hosts.len()
-        ))
-        .hint("one for each network that the node is in"));
-    }
-    for host in &hosts {
-        let is_address = host.parse::<SocketAddr>().is_ok();
-        let has_port = host.rsplit_once(':').is_some_and(|(name, _)| !name.contains(':'));
-        if host.is_empty() || !host.chars().all(fits) || is_address || has_port {
-            return Err(Failure::usage(format!("--advertise: `{host}` is no host")).hint(
-                "write a name or an IP address without a port: the ports are those listened on",
-            ));
-        }
-    }
-    Ok(hosts)
-}
-
-fn location(text: &str) -> Result<Location> {
-    let degrees = |part: &str, max: f64| {
-        part.trim().parse::<f64>().ok().filter(|degrees| degrees.abs() <= max)
-    };
-    let read = text.split_once(',').and_then(|(latitude, longitude)| {
-        Some((degrees(latitude, 90.0)?, degrees(longitude, 180.0)?))
-    });
-    read.map(|(latitude, longitude)| Location { latitude, longitude }).ok_or_else(|| {
-        Failure::usage(format!("--location: `{text}` is no point on the earth"))
-            .hint("write degrees north and east, such as --location 53.35,-6.26")
-    })
-}
-
-fn start(bootstrap: bool, join: Vec<String>) -> Result<Start> {
-    if bootstrap && !join.is_empty() {
-        return Err(Failure::usage("a node cannot both begin a cluster and join one")
-            .why("--bootstrap and --join were both given, as flags, in the environment or in the file")
-            .hint("--bootstrap belongs to one node, once; all others --join it"));
-    }
-    if join.len() > JOIN_MAX {
-        return Err(Failure::usage(format!(
-            "--join: {} addresses, at most {JOIN_MAX}",
-            join.len()
-        )));
-    }
-    for address in &join {
-        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        if port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none_or(|port| port == 0) {
-            return Err(Failure::usage(format!("--join: `{address}` is no HOST:PORT"))
-                .hint("name the peer address of a node, such as 10.0.0.1:7401"));
-        }
-    }
-    Ok(match (bootstrap, join.is_empty()) {
-        (true, _) => Start::Bootstrap,
-        (false, false) => Start::Join(join),
-        (false, true) => Start::Resume,
-    })
-}
-
-/// What is wrong with a token is said without repeating it.
-fn join_token(given: &str) -> Result<TokenSource> {
-    if let Some(path) = given.strip_prefix('@') {
-        return Ok(TokenSource::File(path.into()));
-    }
-    given.parse().map(TokenSource::Given).map_err(|error: BadToken| {
-        Failure::usage("--join-token: this is no join token")
-            .why(error.to_string())
-            .hint("`nigh operator token create --join` prints one; @FILE reads it from a file")
-    })
-}
-
-fn certificate_life(given: &str) -> Result<Duration> {
-    let bad = |why: String| {
-        Failure::usage(format!("--certificate-life: `{given}` is not valid"))
-            .why(why)
-            .hint("write a number and s, m, h or d, such as 30d")
-    };
-    let life = crate::units::duration(given).map_err(bad)?;
-    if (CERTIFICATE_LIFE_MIN..=CERTIFICATE_LIFE_MAX).contains(&life) {
-        Ok(life)
-    } else {
-        Err(bad("it is from 10 s to 365 days".to_owned()))
-    }
-}
-
-fn replace_after(given: Option<&str>) -> Result<Duration> {
-    let Some(given) = given else { return Ok(Duration::from_millis(REPLACE_AFTER_MS)) };
-    let bad = |why: String| {
-        Failure::usage(format!("--replace-after: `{given}` is not valid"))
-            .why(why)
-            .hint("write a duration from 3s to 24h, such as --replace-after 15s")
-    };
-    match units::duration_ms(given).map_err(bad)? {
-        ms if REPLACE_AFTER_MS_RANGE.contains(&ms) => Ok(Duration::from_millis(ms)),
-        _ => Err(bad("it is too short or too long".to_owned())),
-    }
-}
-
-fn loaded_memory(given: Option<&str>) -> Result<u64> {
-    let Some(given) = given else { return Ok(LOADED_BYTES_MAX) };
-    let bad = |why: String| {
-        Failure::usage(format!("--loaded-memory: `{given}` is not valid"))
-            .why(why)
-            .hint("write a size of at least 16MiB, such as --loaded-memory 1GiB")
-    };
-    match units::size(given).map_err(bad)? {
-        bytes if bytes >= LOADED_BYTES_MIN => Ok(bytes),
-        _ => Err(bad("it is too small to be of use".to_owned())),
-    }
-}
-
-fn bounded(what: &str, number: u32, max: u32) -> Result<u32> {
-    if (1..=max).contains(&number) {
-        Ok(number)
-    } else {
-        Err(Failure::usage(format!("--{what}: {number} is not from 1 to {max}")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use nigh_node::{LOADED_BYTES_MAX, Start};
+
+    use super::values::ADVERTISE_MAX;
     use super::*;
 
     fn flags() -> Flags {

@@ -105,7 +105,7 @@ impl Thread {
         self.guests += went;
         self.lane.worked(function, went, slice);
         let came = if guest.ticket.is_none() { Came::Fresh } else { Came::InTurn };
-        self.is_full |= self.turns.took(function, went, came);
+        self.is_full |= self.turns.took(function, went, came, (self.start + self.now).into_std());
         let left = guest.left - went;
         if left > Duration::ZERO {
             self.waits(function, Guest { left, ..guest }, cost);
