@@ -140,7 +140,7 @@ impl Gateway {
             slots,
         } = parts;
         let fixed = http::Fixed::new(&name, &region);
-        let admission = Arc::new(Admission::new(engine.threads()));
+        let admission = Arc::new(Admission::new(engine.threads(), engine.slots()));
         let core = Core {
             own,
             name,

@@ -32,6 +32,8 @@ const WAITING_MAX: u32 = 25;
 const WAITED_FOR: Duration = Duration::from_millis(125);
 /// … but no more than this: what is known of the cost is of calls that are over, and may be wrong.
 const WAITING_MAX_OF_CHEAP: u32 = 100;
+/// Guests that wait hold slots: those of one function on all threads hold one in so many at most.
+const SLOTS_PER_WAITING: u32 = 2;
 /// Where many functions have guests waiting, each may have as many as come round in so many turns …
 const TURNS_MAX: u32 = 500;
 /// … and this many in any case.
@@ -121,6 +123,8 @@ pub(super) struct Lane {
     refusals: u32,
     /// In parts of `TAKEN_PER_SENT_ON`.
     may_send_on: u32,
+    /// Most guests of a function that wait here.
+    waiting_max: u32,
 }
 
 impl Default for Lane {
@@ -141,11 +145,22 @@ impl Default for Lane {
             excess: 1.0,
             refusals: 0,
             may_send_on: 0,
+            waiting_max: WAITING_MAX_OF_CHEAP,
         }
     }
 }
 
 impl Lane {
+    /// The lane of one of so many threads, which share these slots.
+    pub(super) fn of(threads: usize, slots: u32) -> Self {
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX).max(1);
+        let waiting_max = slots / SLOTS_PER_WAITING / threads;
+        Self {
+            waiting_max: waiting_max.clamp(WAITING_MAX, WAITING_MAX_OF_CHEAP),
+            ..Self::default()
+        }
+    }
+
     /// Whether a marker has to be sent round now; it counts as sent.
     pub(super) fn marks(&mut self, now: Instant) -> bool {
         let due = self.marked.is_none()
@@ -206,10 +221,10 @@ impl Lane {
         }
         let done_with = |cost: Duration| {
             let calls = WAITED_FOR.as_nanos().checked_div(cost.as_nanos());
-            calls.and_then(|calls| u32::try_from(calls).ok()).unwrap_or(WAITING_MAX_OF_CHEAP)
+            calls.and_then(|calls| u32::try_from(calls).ok()).unwrap_or(u32::MAX)
         };
-        let calls = self.shares.cost(function).map_or(WAITING_MAX_OF_CHEAP, done_with);
-        let calls = calls.clamp(WAITING_MAX, WAITING_MAX_OF_CHEAP);
+        let calls = self.shares.cost(function).map_or(u32::MAX, done_with);
+        let calls = calls.clamp(WAITING_MAX, self.waiting_max);
         waiting.own < calls.min(TURNS_MAX / waiting.accounts.max(1))
     }
 
@@ -416,6 +431,20 @@ mod tests {
         assert!(comes(short, 49, 1) && !comes(short, 50, 1), "125 ms of work");
         assert!(comes(short, 24, 20) && !comes(short, 25, 20));
         assert!(comes(MS / 100, 99, 1) && !comes(MS / 100, 100, 1));
+    }
+
+    #[test]
+    fn guests_of_a_function_that_wait_leave_slots_to_others() {
+        let waiting_max = |threads, slots| {
+            let (mut lane, now) = (Lane::of(threads, slots), Instant::now());
+            let mut own = 0;
+            while lane.arrive(Side::Here, now, F, Waiting { own, accounts: 1 }) == Verdict::Run {
+                own += 1;
+            }
+            own
+        };
+        assert_eq!((waiting_max(1, 64), waiting_max(2, 1_000)), (32, 100));
+        assert_eq!((waiting_max(16, 1_000), waiting_max(64, 1_000)), (31, WAITING_MAX));
     }
 
     #[test]

@@ -38,9 +38,10 @@ pub(in crate::gateway) struct Pass {
 }
 
 impl Lanes {
-    pub(super) fn new(threads: &Threads) -> Self {
+    pub(super) fn new(threads: &Threads, slots: u32) -> Self {
         let lane = |handle: &tokio::runtime::Handle| {
-            let shared = Arc::new(Shared { lane: Mutex::default(), mark: Notify::new() });
+            let lane = Mutex::new(Lane::of(threads.handles().count(), slots));
+            let shared = Arc::new(Shared { lane, mark: Notify::new() });
             // It ends with its thread.
             handle.spawn(go_round(Arc::clone(&shared)));
             shared
@@ -144,7 +145,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_is_on_the_lane_of_its_thread_and_its_marker_comes_round() {
         let engine = engine();
-        let lanes = Arc::new(Lanes::new(engine.threads()));
+        let lanes = Arc::new(Lanes::new(engine.threads(), engine.slots()));
         for (n, handle) in engine.threads().handles().enumerate() {
             let lanes = Arc::clone(&lanes);
             let on = handle.spawn(async move {
@@ -167,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_from_elsewhere_goes_by_the_lane_that_is_the_fastest() {
         let engine = engine();
-        let lanes = Lanes::new(engine.threads());
+        let lanes = Lanes::new(engine.threads(), engine.slots());
         // A marker that nobody takes back: that thread hangs.
         assert!(lanes.lanes[0].lane().marks(Instant::now() - Duration::from_secs(1)));
         let pass = lanes.pass(0).ok().unwrap();

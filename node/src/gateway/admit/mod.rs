@@ -49,13 +49,13 @@ pub(crate) struct Admission {
 pub(super) struct TooManyLoading;
 
 impl Admission {
-    /// Nobody here yet; guests run on these threads.
-    pub(super) fn new(threads: &Threads) -> Self {
+    /// Nobody here yet; guests run on these threads, in so many slots.
+    pub(super) fn new(threads: &Threads, slots: u32) -> Self {
         Self {
             doors: RwLock::default(),
             waiting: Arc::default(),
             loading: AtomicU32::new(0),
-            lanes: Lanes::new(threads),
+            lanes: Lanes::new(threads, slots),
         }
     }
 
@@ -130,7 +130,7 @@ mod tests {
     fn admission() -> (Engine, Admission) {
         let config = EngineConfig { slots: 1, threads: 1, ..EngineConfig::default() };
         let engine = Engine::new(config).unwrap();
-        let admission = Admission::new(engine.threads());
+        let admission = Admission::new(engine.threads(), engine.slots());
         (engine, admission)
     }
 
