@@ -7,15 +7,13 @@
 //! if another one had wanted the rest.
 //!
 //! Within an account, calls that have not run for long go on in the order they came in, so that the first is soon over; those that have
-//! take turns behind them (the levels of Corbató et al., AFIPS 1962), and get some of them whatever else comes. What comes anew
-//! begins at once, as most calls are short; but where others of its account wait, only as much of it as those get, or they
-//! would wait for as long as others come.
+//! take turns behind them (the levels of Corbató et al., AFIPS 1962), and get some of them whatever else comes.
 //!
 //! Turns come in rounds: one for each time that the thread has looked at its sockets.
 
 use std::time::{Duration, Instant};
 
-use crate::ticker::{SHORT_TICK, TICK};
+use crate::ticker::TICK;
 
 /// How far behind an account stays at most: a burst of so much goes before all others. With less, the calls of others that
 /// come in bursts would wait for a flood that lasts.
@@ -28,10 +26,8 @@ const NEW_AFTER: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_millis(20);
 /// Of the turns of an account, one in so many goes to who has waited the longest.
 const TURNS_PER_ANY: u32 = 4;
-/// What accounts that are ahead of others may take of a round …
+/// What accounts that are ahead of others may take of a round.
 const ROUND_MAX: Duration = TICK;
-/// … and what may begin in a round of an account that has guests waiting: as much as the turn of one of those.
-const FRESH_MAX: Duration = SHORT_TICK;
 /// Accounts that are remembered although nobody waits; some 100 bytes each.
 const IDLE_MAX: usize = 256;
 
@@ -45,19 +41,8 @@ pub struct Fair<T> {
     ran: Option<Instant>,
     tickets: u64,
     waiting: usize,
-    /// What guests have run in this round …
+    /// What guests have run in this round.
     round: Duration,
-    /// … and those of them that had not waited.
-    fresh: Duration,
-}
-
-/// Whether a guest has waited for the turn that it had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Came {
-    /// It has come anew, and began at once.
-    Fresh,
-    /// It has.
-    InTurn,
 }
 
 #[derive(Debug)]
@@ -95,7 +80,6 @@ impl<T> Default for Fair<T> {
             tickets: 0,
             waiting: 0,
             round: Duration::ZERO,
-            fresh: Duration::ZERO,
         }
     }
 }
@@ -131,7 +115,7 @@ impl<T> Fair<T> {
 
     /// A round begins: who goes next. It waits no longer.
     pub fn pick(&mut self) -> Option<T> {
-        (self.round, self.fresh) = (Duration::ZERO, Duration::ZERO);
+        self.round = Duration::ZERO;
         let waiting = self.accounts.iter_mut().filter(|account| !account.guests.is_empty());
         let account = waiting.min_by_key(|account| account.at)?;
         self.now = self.now.max(account.at);
@@ -147,7 +131,7 @@ impl<T> Fair<T> {
     }
 
     /// A guest has run for this long by now. Whether the round is full by that.
-    pub fn took(&mut self, account: u64, time: Duration, came: Came, now: Instant) -> bool {
+    pub fn took(&mut self, account: u64, time: Duration, now: Instant) -> bool {
         let is_quiet = self.waiting == 0;
         let since = self.ran.map_or(Duration::ZERO, |ran| now.saturating_duration_since(ran));
         self.ran = Some(now);
@@ -163,9 +147,6 @@ impl<T> Fair<T> {
         }
         let before = self.round;
         self.round += time;
-        if came == Came::Fresh {
-            self.fresh += time;
-        }
         before < ROUND_MAX && self.round >= ROUND_MAX
     }
 
@@ -178,10 +159,7 @@ impl<T> Fair<T> {
         }
         let waiting = self.accounts.iter().filter(|account| !account.guests.is_empty());
         let next = waiting.map(|account| account.at).min();
-        known.is_none_or(|known| {
-            let own_wait = !known.guests.is_empty();
-            next.is_none_or(|next| known.at <= next) && !(own_wait && self.fresh >= FRESH_MAX)
-        })
+        known.is_none_or(|known| next.is_none_or(|next| known.at <= next))
     }
 
     /// How far an account is behind those that wait, in ns; below 0: ahead of them. None: nobody waits.
@@ -269,7 +247,7 @@ mod tests {
         for _ in 0..turns {
             let n = fair.pick().unwrap();
             got[n] += 1;
-            fair.took(accounts[n].0, MS, Came::InTurn, now());
+            fair.took(accounts[n].0, MS, now());
             fair.wait(accounts[n].0, None, MS, n);
         }
         got
@@ -286,13 +264,13 @@ mod tests {
         let mut fair = Fair::default();
         assert_eq!(fair.behind_ns(1), None);
         fair.wait(1, None, Duration::ZERO, ());
-        fair.took(1, 30 * MS, Came::InTurn, now());
+        fair.took(1, 30 * MS, now());
         assert_eq!((fair.behind_ns(1), fair.behind_ns(2)), (Some(0), Some(30_000_000)));
-        fair.took(2, 20 * MS, Came::InTurn, now());
+        fair.took(2, 20 * MS, now());
         assert_eq!(fair.behind_ns(2), Some(10_000_000));
-        fair.took(2, 20 * MS, Came::InTurn, now());
+        fair.took(2, 20 * MS, now());
         assert_eq!(fair.behind_ns(2), Some(-10_000_000));
-        fair.took(1, CREDIT, Came::InTurn, now());
+        fair.took(1, CREDIT, now());
         fair.pick();
         fair.wait(1, None, Duration::ZERO, ());
         assert_eq!(fair.behind_ns(3), Some(CREDIT_OF_NEW.as_nanos() as i64), "it is new");
@@ -308,7 +286,7 @@ mod tests {
             for _ in 0..turns {
                 let flood = fair.pick().unwrap();
                 assert!(flood < 30);
-                fair.took(1, MS, Came::InTurn, now());
+                fair.took(1, MS, now());
                 fair.wait(1, None, MS, flood);
             }
         };
@@ -322,7 +300,7 @@ mod tests {
                 } else {
                     assert_eq!(fair.pick(), Some(100), "turn {turn}");
                 }
-                fair.took(2, MS, Came::InTurn, now());
+                fair.took(2, MS, now());
                 fair.wait(2, None, turn * MS, 100);
             }
             assert_eq!(fair.pick(), Some(100));
@@ -335,7 +313,7 @@ mod tests {
         for _ in 0..turns {
             fair.wait(account, None, Duration::ZERO, 0);
             assert_eq!(fair.pick(), Some(0));
-            fair.took(account, MS, Came::InTurn, now());
+            fair.took(account, MS, now());
         }
     }
 
@@ -348,7 +326,7 @@ mod tests {
             if fair.pick() == Some(1) {
                 return before;
             }
-            fair.took(other, MS, Came::InTurn, now());
+            fair.took(other, MS, now());
             before += 1;
         }
     }
@@ -357,7 +335,7 @@ mod tests {
     fn nothing_is_saved_up_and_nothing_held_against_who_was_alone() {
         let mut fair = Fair::default();
         runs_alone(&mut fair, 1, 10_000);
-        fair.took(2, MS, Came::InTurn, now());
+        fair.took(2, MS, now());
         runs_alone(&mut fair, 1, 400);
         let before = turns_before(&mut fair, 1, 2);
         assert!((45..=51).contains(&before), "{before} turns went before");
@@ -368,7 +346,7 @@ mod tests {
         for (part, expected) in [(10, 40..=45), (40, 37..=42), (50, 0..=0), (90, 0..=0)] {
             let mut fair = Fair::default();
             for n in 0..100 {
-                fair.took(1, part * MS / 10, Came::Fresh, now() + n * 10 * MS);
+                fair.took(1, part * MS / 10, now() + n * 10 * MS);
             }
             let before = turns_before(&mut fair, 2, 1);
             assert!(expected.contains(&before), "{part} of 100 ms: {before} turns went before");
@@ -382,7 +360,7 @@ mod tests {
         let before = turns_before(&mut fair, 1, 2);
         assert!((4..=6).contains(&before), "{before} turns of a new one");
         let mut fair = Fair::default();
-        fair.took(2, MS, Came::InTurn, now());
+        fair.took(2, MS, now());
         runs_alone(&mut fair, 1, 600);
         let before = turns_before(&mut fair, 1, 2);
         assert!((4..=6).contains(&before), "{before} turns of one that was gone");
@@ -418,9 +396,9 @@ mod tests {
     fn who_has_had_more_waits_to_begin_and_who_leaves_is_not_waited_for() {
         let mut fair = Fair::default();
         assert!(fair.may_begin(1));
-        fair.took(1, 5 * MS, Came::InTurn, now());
+        fair.took(1, 5 * MS, now());
         assert!(!fair.is_ahead(1), "of nobody");
-        fair.took(2, MS, Came::InTurn, now());
+        fair.took(2, MS, now());
         assert!(fair.is_ahead(1) && !fair.is_ahead(2) && !fair.is_ahead(3));
         let ticket = fair.wait(2, None, MS, ());
         assert!(!fair.may_begin(1) && fair.may_begin(2) && fair.may_begin(3));
@@ -432,31 +410,10 @@ mod tests {
     }
 
     #[test]
-    fn beside_those_that_wait_as_much_begins_as_they_get() {
-        let mut fair = Fair::default();
-        assert!(fair.may_begin(1));
-        assert!(!fair.took(1, FRESH_MAX, Came::Fresh, now()));
-        assert!(fair.may_begin(1), "nobody waits");
-        fair.wait(1, None, FRESH_MAX, 10);
-        fair.wait(1, None, FRESH_MAX, 11);
-        assert!(!fair.may_begin(1), "as much has begun in this round");
-        assert!(fair.may_begin(2), "others are not concerned");
-        assert_eq!(fair.pick(), Some(10));
-        fair.took(1, FRESH_MAX, Came::InTurn, now());
-        assert!(fair.may_begin(1), "another round");
-        fair.took(1, FRESH_MAX / 2, Came::Fresh, now());
-        assert!(fair.may_begin(1));
-        fair.took(1, FRESH_MAX / 2, Came::Fresh, now());
-        assert!(!fair.may_begin(1));
-        assert_eq!(fair.pick(), Some(11));
-        assert!(fair.may_begin(1), "nobody waits any more");
-    }
-
-    #[test]
     fn accounts_that_nobody_needs_are_forgotten() {
         let mut fair = Fair::<()>::default();
         for id in 0..10_000 {
-            fair.took(id, MS, Came::InTurn, now());
+            fair.took(id, MS, now());
         }
         assert!(fair.accounts.len() <= IDLE_MAX, "{}", fair.accounts.len());
     }

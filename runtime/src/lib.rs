@@ -46,7 +46,7 @@ pub use config::EngineConfig;
 pub use engine::{Engine, FINGERPRINT_DIGITS};
 pub use error::Error;
 pub use failure::Failure;
-pub use fair::{Came, Fair, Waiting};
+pub use fair::{Fair, Waiting};
 pub use gather::{Gathered, Mover, gathers};
 pub use inspect::ComponentInfo;
 pub use load::Loaded;

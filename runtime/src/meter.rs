@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use crate::Failure;
 use crate::clock::Stopwatch;
-use crate::fair::Came;
 use crate::ticker;
 use crate::turns::{self, Turn};
 
@@ -92,10 +91,9 @@ impl Usage {
         let slice = state.slice.take().map_or(Duration::ZERO, |slice| slice.elapsed());
         state.meter.settle(slice);
         let verdict = state.meter.judge_cpu(Duration::ZERO);
-        let came = if state.ticket.is_none() { Came::Fresh } else { Came::InTurn };
         drop(state);
         GUEST_TIME.set(GUEST_TIME.get().saturating_add(slice));
-        turns::took(self.account, slice, came);
+        turns::took(self.account, slice);
         verdict
     }
 

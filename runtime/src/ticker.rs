@@ -17,7 +17,7 @@ use crate::Error;
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// … and as often as this while some guest goes on for longer: what comes meanwhile for others waits for it. Short calls,
 /// of which there may be very many, are not interrupted so often.
-pub(crate) const SHORT_TICK: Duration = Duration::from_micros(250);
+const SHORT_TICK: Duration = Duration::from_micros(250);
 /// So many short ticks after a guest has last gone on for longer.
 const SHORT_TICKS: u32 = 16;
 

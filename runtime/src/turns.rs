@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
-use crate::fair::{Came, Fair, Waiting};
+use crate::fair::{Fair, Waiting};
 use crate::slice::Slice;
 
 /// Slices shorter than this are not accounted for: calls of such guests are over before they are in anybody's way,
@@ -79,11 +79,11 @@ impl Turns {
     /// An account has run for this long, of which the loop is not told.
     #[cfg(test)]
     pub(crate) fn had(&self, account: u64, time: Duration) {
-        self.fair().took(account, time, Came::InTurn, Instant::now());
+        self.fair().took(account, time, Instant::now());
     }
 
-    fn took(&self, account: u64, time: Duration, came: Came) {
-        let is_full = self.fair().took(account, time, came, Instant::now());
+    fn took(&self, account: u64, time: Duration) {
+        let is_full = self.fair().took(account, time, Instant::now());
         if is_full {
             self.begun.notify_one();
         }
@@ -91,11 +91,9 @@ impl Turns {
 }
 
 /// A guest has run for this long on this thread.
-pub(crate) fn took(account: u64, time: Duration, came: Came) {
+pub(crate) fn took(account: u64, time: Duration) {
     if time >= SHORT {
-        HERE.with_borrow(|turns| {
-            turns.as_ref().map_or((), |turns| turns.took(account, time, came))
-        });
+        HERE.with_borrow(|turns| turns.as_ref().map_or((), |turns| turns.took(account, time)));
     }
 }
 
@@ -192,7 +190,7 @@ mod tests {
                     for n in 0..50 {
                         first = Turn::of(account, first, n * TICK).await;
                         seen.borrow_mut().push(name);
-                        took(account, TICK, Came::InTurn);
+                        took(account, TICK);
                     }
                 });
             }
@@ -235,9 +233,9 @@ mod tests {
     #[test]
     fn who_has_had_more_than_others_waits_to_begin() {
         taking_turns(async || {
-            took(1, 2 * TICK, Came::Fresh);
+            took(1, 2 * TICK);
             assert!(!is_to_wait(1), "it is alone");
-            took(2, TICK, Came::Fresh);
+            took(2, TICK);
             assert!(is_to_wait(1) && !is_to_wait(2) && !is_to_wait(3), "the round is full");
             // Until the sockets were looked at.
             while is_to_wait(1) {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use nigh_runtime::{Came, Fair};
+use nigh_runtime::Fair;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::Instant;
@@ -104,8 +104,7 @@ impl Thread {
         self.now += went;
         self.guests += went;
         self.lane.worked(function, went, slice);
-        let came = if guest.ticket.is_none() { Came::Fresh } else { Came::InTurn };
-        self.is_full |= self.turns.took(function, went, came, (self.start + self.now).into_std());
+        self.is_full |= self.turns.took(function, went, (self.start + self.now).into_std());
         let left = guest.left - went;
         if left > Duration::ZERO {
             self.waits(function, Guest { left, ..guest }, cost);
