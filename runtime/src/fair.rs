@@ -3,24 +3,23 @@
 //! Each account, which is a function to whoever runs a node, has gone so far in virtual time: as far as the time it has
 //! taken. The one that has gone the least far goes next, so that all that want it get the same (start-time fair
 //! queueing, Goyal et al., SIGCOMM 1996). Whoever asks for less than its part is behind, and finds no queue; it
-//! stays behind by so much at most, so that nothing can be saved up. Who is alone has half a thread as its part: as much as
-//! if another one had wanted the rest.
+//! stays behind by so much at most, so that nothing can be saved up.
 //!
 //! Within an account, calls that have not run for long go on in the order they came in, so that the first is soon over; those that have
 //! take turns behind them (the levels of Corbató et al., AFIPS 1962), and get some of them whatever else comes.
 //!
 //! Turns come in rounds: one for each time that the thread has looked at its sockets.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::ticker::TICK;
 
 /// How far behind an account stays at most: a burst of so much goes before all others. With less, the calls of others that
 /// come in bursts would wait for a flood that lasts.
 const CREDIT: Duration = Duration::from_millis(50);
-/// The same of one that is new, or has not run while another one would have had this much: a call or two go before all
-/// others, and a flood that begins does not.
+/// The same of one that is new: a call or two go before all others, and a flood that begins does not.
 const CREDIT_OF_NEW: Duration = Duration::from_millis(5);
+/// Who has not run while others had this much is as good as new.
 const NEW_AFTER: Duration = Duration::from_millis(500);
 /// A call that has run for longer takes turns with others like it.
 const LONG: Duration = Duration::from_millis(20);
@@ -37,8 +36,6 @@ pub struct Fair<T> {
     accounts: Vec<Account<T>>,
     /// Where those that go next are in virtual time.
     now: Duration,
-    /// When a guest has last run.
-    ran: Option<Instant>,
     tickets: u64,
     waiting: usize,
     /// What guests have run in this round.
@@ -76,7 +73,6 @@ impl<T> Default for Fair<T> {
         Self {
             accounts: Vec::new(),
             now: Duration::ZERO,
-            ran: None,
             tickets: 0,
             waiting: 0,
             round: Duration::ZERO,
@@ -130,14 +126,9 @@ impl<T> Fair<T> {
         Some(account.guests.swap_remove(at).wakes)
     }
 
-    /// A guest has run for this long by now. Whether the round is full by that.
-    pub fn took(&mut self, account: u64, time: Duration, now: Instant) -> bool {
+    /// A guest has run for this long. Whether the round is full by that.
+    pub fn took(&mut self, account: u64, time: Duration) -> bool {
         let is_quiet = self.waiting == 0;
-        let since = self.ran.map_or(Duration::ZERO, |ran| now.saturating_duration_since(ran));
-        self.ran = Some(now);
-        if is_quiet {
-            self.now += since / 2;
-        }
         let account = self.account(account);
         account.at += time;
         let at = account.at;
@@ -229,12 +220,6 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Always the same time: nothing passes but what guests run.
-    fn now() -> Instant {
-        static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-        *NOW.get_or_init(Instant::now)
-    }
-
     /// Guests that never end, so many of each account: how many of these turns each account gets.
     fn share(accounts: &[(u64, usize)], turns: usize) -> Vec<usize> {
         let mut fair = Fair::default();
@@ -247,7 +232,7 @@ mod tests {
         for _ in 0..turns {
             let n = fair.pick().unwrap();
             got[n] += 1;
-            fair.took(accounts[n].0, MS, now());
+            fair.took(accounts[n].0, MS);
             fair.wait(accounts[n].0, None, MS, n);
         }
         got
@@ -264,13 +249,13 @@ mod tests {
         let mut fair = Fair::default();
         assert_eq!(fair.behind_ns(1), None);
         fair.wait(1, None, Duration::ZERO, ());
-        fair.took(1, 30 * MS, now());
+        fair.took(1, 30 * MS);
         assert_eq!((fair.behind_ns(1), fair.behind_ns(2)), (Some(0), Some(30_000_000)));
-        fair.took(2, 20 * MS, now());
+        fair.took(2, 20 * MS);
         assert_eq!(fair.behind_ns(2), Some(10_000_000));
-        fair.took(2, 20 * MS, now());
+        fair.took(2, 20 * MS);
         assert_eq!(fair.behind_ns(2), Some(-10_000_000));
-        fair.took(1, CREDIT, now());
+        fair.took(1, CREDIT);
         fair.pick();
         fair.wait(1, None, Duration::ZERO, ());
         assert_eq!(fair.behind_ns(3), Some(CREDIT_OF_NEW.as_nanos() as i64), "it is new");
@@ -286,7 +271,7 @@ mod tests {
             for _ in 0..turns {
                 let flood = fair.pick().unwrap();
                 assert!(flood < 30);
-                fair.took(1, MS, now());
+                fair.took(1, MS);
                 fair.wait(1, None, MS, flood);
             }
         };
@@ -300,7 +285,7 @@ mod tests {
                 } else {
                     assert_eq!(fair.pick(), Some(100), "turn {turn}");
                 }
-                fair.took(2, MS, now());
+                fair.took(2, MS);
                 fair.wait(2, None, turn * MS, 100);
             }
             assert_eq!(fair.pick(), Some(100));
@@ -313,7 +298,7 @@ mod tests {
         for _ in 0..turns {
             fair.wait(account, None, Duration::ZERO, 0);
             assert_eq!(fair.pick(), Some(0));
-            fair.took(account, MS, now());
+            fair.took(account, MS);
         }
     }
 
@@ -326,7 +311,7 @@ mod tests {
             if fair.pick() == Some(1) {
                 return before;
             }
-            fair.took(other, MS, now());
+            fair.took(other, MS);
             before += 1;
         }
     }
@@ -335,22 +320,10 @@ mod tests {
     fn nothing_is_saved_up_and_nothing_held_against_who_was_alone() {
         let mut fair = Fair::default();
         runs_alone(&mut fair, 1, 10_000);
-        fair.took(2, MS, now());
+        fair.took(2, MS);
         runs_alone(&mut fair, 1, 400);
         let before = turns_before(&mut fair, 1, 2);
         assert!((45..=51).contains(&before), "{before} turns went before");
-    }
-
-    #[test]
-    fn who_is_alone_and_asks_for_less_than_half_is_owed_the_rest() {
-        for (part, expected) in [(10, 40..=45), (40, 37..=42), (50, 0..=0), (90, 0..=0)] {
-            let mut fair = Fair::default();
-            for n in 0..100 {
-                fair.took(1, part * MS / 10, now() + n * 10 * MS);
-            }
-            let before = turns_before(&mut fair, 2, 1);
-            assert!(expected.contains(&before), "{part} of 100 ms: {before} turns went before");
-        }
     }
 
     #[test]
@@ -360,7 +333,7 @@ mod tests {
         let before = turns_before(&mut fair, 1, 2);
         assert!((4..=6).contains(&before), "{before} turns of a new one");
         let mut fair = Fair::default();
-        fair.took(2, MS, now());
+        fair.took(2, MS);
         runs_alone(&mut fair, 1, 600);
         let before = turns_before(&mut fair, 1, 2);
         assert!((4..=6).contains(&before), "{before} turns of one that was gone");
@@ -396,9 +369,9 @@ mod tests {
     fn who_has_had_more_waits_to_begin_and_who_leaves_is_not_waited_for() {
         let mut fair = Fair::default();
         assert!(fair.may_begin(1));
-        fair.took(1, 5 * MS, now());
+        fair.took(1, 5 * MS);
         assert!(!fair.is_ahead(1), "of nobody");
-        fair.took(2, MS, now());
+        fair.took(2, MS);
         assert!(fair.is_ahead(1) && !fair.is_ahead(2) && !fair.is_ahead(3));
         let ticket = fair.wait(2, None, MS, ());
         assert!(!fair.may_begin(1) && fair.may_begin(2) && fair.may_begin(3));
@@ -413,7 +386,7 @@ mod tests {
     fn accounts_that_nobody_needs_are_forgotten() {
         let mut fair = Fair::<()>::default();
         for id in 0..10_000 {
-            fair.took(id, MS, now());
+            fair.took(id, MS);
         }
         assert!(fair.accounts.len() <= IDLE_MAX, "{}", fair.accounts.len());
     }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -79,11 +79,11 @@ impl Turns {
     /// An account has run for this long, of which the loop is not told.
     #[cfg(test)]
     pub(crate) fn had(&self, account: u64, time: Duration) {
-        self.fair().took(account, time, Instant::now());
+        self.fair().took(account, time);
     }
 
     fn took(&self, account: u64, time: Duration) {
-        let is_full = self.fair().took(account, time, Instant::now());
+        let is_full = self.fair().took(account, time);
         if is_full {
             self.begun.notify_one();
         }

@@ -72,6 +72,15 @@ const QUORUM_LOST: &str = "QUORUM_LOST";
 /// The reason that a leader gives whose disk has no room for more.
 const DISK_FULL: &str = "DISK_FULL";
 
+/// Which leader a command is for.
+#[derive(Clone, Copy)]
+enum Reach {
+    /// Whichever takes it in time.
+    Anywhere,
+    /// This node, or none.
+    Here,
+}
+
 /// What is asked of the leader.
 #[derive(Clone, Copy)]
 enum Attempt<'b> {
@@ -185,16 +194,7 @@ impl Control {
         request_id: Option<RequestId>,
         command: Command,
     ) -> Result<(u64, Outcome), Unavailable> {
-        let began = Instant::now();
-        let envelope = Envelope {
-            request_id: Some(request_id.unwrap_or_else(clock::request_id)),
-            at_ms: clock::now_ms(),
-            by,
-            command,
-        };
-        let proposed = self.propose_anywhere(&envelope).await;
-        self.note(began, &proposed);
-        proposed
+        self.carried_out(Reach::Anywhere, by, request_id, command).await
     }
 
     /// Proposes what follows from the state as this node sees it while it leads, once. A node that
@@ -207,52 +207,53 @@ impl Control {
         &self,
         command: Command,
     ) -> Result<(u64, Outcome), Unavailable> {
-        let began = Instant::now();
-        let request_id = Some(clock::request_id());
-        let envelope = Envelope { request_id, at_ms: clock::now_ms(), by: None, command };
-        let proposed = self.propose_here(&envelope).await;
-        self.note(began, &proposed);
-        proposed
+        self.carried_out(Reach::Here, None, None, command).await
     }
 
-    fn note(&self, began: Instant, proposed: &Result<(u64, Outcome), Unavailable>) {
-        let ended = match proposed {
+    async fn carried_out(
+        &self,
+        reach: Reach,
+        by: Option<Actor>,
+        request_id: Option<RequestId>,
+        command: Command,
+    ) -> Result<(u64, Outcome), Unavailable> {
+        let began = Instant::now();
+        let request_id = Some(request_id.unwrap_or_else(clock::request_id));
+        let envelope = Envelope { request_id, at_ms: clock::now_ms(), by, command };
+        let proposed = self.carried_out_uncounted(reach, &envelope).await;
+        let ended = match &proposed {
             Ok((_, Ok(_))) => Ended::Committed,
             Ok((_, Err(_))) => Ended::Refused,
             Err(_) => Ended::Unavailable,
         };
         self.counts.note(ended, began.elapsed());
+        proposed
     }
 
-    async fn propose_anywhere(&self, envelope: &Envelope) -> Result<(u64, Outcome), Unavailable> {
+    async fn carried_out_uncounted(
+        &self,
+        reach: Reach,
+        envelope: &Envelope,
+    ) -> Result<(u64, Outcome), Unavailable> {
         if let Some(refusal) = self.not_yet(&envelope.command) {
             return Ok((self.decided.state().applied, Err(refusal)));
         }
         let bytes = command::encode(envelope);
         let deadline = Instant::now() + self.budget();
-        let (index, outcome) = self.try_until(deadline, Attempt::Write(&bytes)).await?;
-        let outcome = outcome.ok_or_else(|| Unavailable::new("a command got no outcome"))?;
-        self.applied(index).await;
-        Ok((index, outcome))
-    }
-
-    async fn propose_here(&self, envelope: &Envelope) -> Result<(u64, Outcome), Unavailable> {
-        if let Some(refusal) = self.not_yet(&envelope.command) {
-            return Ok((self.decided.state().applied, Err(refusal)));
-        }
-        let written = self.write_here(command::encode(envelope));
-        let (index, outcome) = tokio::time::timeout(self.budget(), written)
-            .await
-            .map_err(|_| Unavailable::new("the command was not committed in time"))??;
-        self.applied(index).await;
-        Ok((index, outcome))
-    }
-
-    /// Waits until a committed entry is applied here too, so that the caller reads what it wrote.
-    async fn applied(&self, index: u64) {
+        let (index, outcome) = match reach {
+            Reach::Anywhere => {
+                let (index, outcome) = self.try_until(deadline, Attempt::Write(&bytes)).await?;
+                (index, outcome.ok_or_else(|| Unavailable::new("a command got no outcome"))?)
+            }
+            Reach::Here => tokio::time::timeout_at(deadline, self.write_here(bytes))
+                .await
+                .map_err(|_| Unavailable::new("the command was not committed in time"))??,
+        };
+        // The caller reads what it wrote.
         if tokio::time::timeout(APPLY_TIMEOUT, self.decided.reached(index)).await.is_err() {
             tracing::info!(index, "committed, but not yet applied on this node");
         }
+        Ok((index, outcome))
     }
 
     /// Why a command may not be in the log yet: some node would not know it, and halt.

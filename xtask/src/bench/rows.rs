@@ -335,9 +335,8 @@ pub(super) const ROWS: &[Asked] = &[
         what: "p99 of a function at a quarter of the peak beside a flood of five times the peak of another \
                one with the same cost ÷ alone",
         target: at_most(1.3, 1.3),
-        limited_by: "A flood begins with a credit of 50 ms as any function does: calls of its first moments wait \
-                     for that. Later a call waits for a slice of 250 µs, and for a core that both clients use \
-                     too.",
+        limited_by: "Where a flood begins, both functions have had their part so far and share a thread by turns; later a \
+                     call waits for a slice of 250 µs, and for a core that both clients use too.",
     },
     Asked {
         name: "flood, short",

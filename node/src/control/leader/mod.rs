@@ -52,34 +52,33 @@ pub(crate) async fn lead_when_leader(
         let now = health.borrow_and_update().clone();
         decided.borrow_and_update();
         seen.borrow_and_update();
-        let leads = now.leader == Some(control.own) && now.lost_since.is_none();
-        if !leads && leading.take().is_some() {
-            tracing::info!(term = now.term, leader = ?now.leader, "this node leads no more");
-        }
-        if leads {
+        if now.leader == Some(control.own) && now.lost_since.is_none() {
             // First, and without the rest: a disk that is full may be why it does not catch up.
             disk::step(&control, &mut judge).await;
-        }
-        if leads && leading != Some(now.term) {
-            match control.caught_up_as_leader().await {
-                Ok(()) => {
-                    leading = Some(now.term);
-                    control.absences.forget();
-                    placed = rollout::Placed::default();
-                    rotation = gossip_keys::Rotation::default();
-                    tracing::info!(term = now.term, "this node leads");
+            if leading != Some(now.term) {
+                match control.caught_up_as_leader().await {
+                    Ok(()) => {
+                        leading = Some(now.term);
+                        control.absences.forget();
+                        placed = rollout::Placed::default();
+                        rotation = gossip_keys::Rotation::default();
+                        tracing::info!(term = now.term, "this node leads");
+                    }
+                    Err(error) => tracing::debug!(%error, term = now.term, "not ready to lead"),
                 }
-                Err(error) => tracing::debug!(%error, term = now.term, "not ready to lead"),
             }
-        }
-        if leads && leading == Some(now.term) {
-            control.absences.observe(&control.decided.state(), &control.seen.now(), Instant::now());
-            gossip_keys::step(&control, &mut rotation).await;
-            level::step(&control).await;
-            planner::step(&control, &grace, &mut placed).await;
-            rollout::step(&control, &mut placed).await;
-            members::step(&control, &grace).await;
-            authorities::step(&control, &grace, &identity).await;
+            if leading == Some(now.term) {
+                let at = Instant::now();
+                control.absences.observe(&control.decided.state(), &control.seen.now(), at);
+                gossip_keys::step(&control, &mut rotation).await;
+                level::step(&control).await;
+                planner::step(&control, &grace, &mut placed).await;
+                rollout::step(&control, &mut placed).await;
+                members::step(&control, &grace).await;
+                authorities::step(&control, &grace, &identity).await;
+            }
+        } else if leading.take().is_some() {
+            tracing::info!(term = now.term, leader = ?now.leader, "this node leads no more");
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -18,6 +18,7 @@ use nigh_runtime::Waiting;
 use tokio::time::Instant;
 
 use super::share::Shares;
+use super::standing::{INTERVAL, Standing};
 
 /// A round longer than this is too long when one function alone runs here: what waits for a turn
 /// still answers within 50 ms then, be it a refusal.
@@ -32,14 +33,12 @@ const WAITING_MAX: u32 = 25;
 const WAITED_FOR: Duration = Duration::from_millis(125);
 /// … but no more than this: what is known of the cost is of calls that are over, and may be wrong.
 const WAITING_MAX_OF_CHEAP: u32 = 100;
-/// Guests that wait hold slots: those of one function on all threads hold one in so many at most.
+/// Guests that wait hold slots: those of one function on all threads one in so many, unless `WAITING_MAX` is more.
 const SLOTS_PER_WAITING: u32 = 2;
 /// Where many functions have guests waiting, each may have as many as come round in so many turns …
 const TURNS_MAX: u32 = 500;
 /// … and this many in any case.
 const WAITING_MIN: u32 = 4;
-/// Rounds that are too long for this long without a break are an overload (RFC 8289 §4.2).
-const INTERVAL: Duration = Duration::from_millis(100);
 /// So many calls are taken on a round, however slow the thread is: a few callers cannot make an overload, and a
 /// machine that was busy elsewhere is none. Guests are sliced by the millisecond, so that many take 16 ms at
 /// most until they wait.
@@ -297,51 +296,6 @@ impl Lane {
     fn retry_after(&self) -> Duration {
         let seconds = (self.excess.ceil() as u32).clamp(1, RETRY_AFTER_SECONDS_MAX);
         Duration::from_secs((1 + self.refusals % seconds).into())
-    }
-}
-
-/// Whether rounds have been too long for an interval; not any more once they were not for another.
-#[derive(Debug)]
-struct Standing {
-    limit: Duration,
-    stands: bool,
-    /// Since when it is the other way.
-    since: Option<Instant>,
-}
-
-impl Standing {
-    fn new(limit: Duration) -> Self {
-        Self { limit, stands: false, since: None }
-    }
-
-    /// A round has lasted this long, and may not be over.
-    fn exceeds(&mut self, now: Instant, lasted: Duration) {
-        if lasted < self.limit {
-            return;
-        }
-        if self.stands {
-            self.since = None;
-        } else {
-            let since = *self.since.get_or_insert_with(|| now.checked_sub(lasted).unwrap_or(now));
-            self.turn_over(now, since);
-        }
-    }
-
-    /// A round was short enough.
-    fn holds(&mut self, now: Instant) {
-        if self.stands {
-            let since = *self.since.get_or_insert(now);
-            self.turn_over(now, since);
-        } else {
-            self.since = None;
-        }
-    }
-
-    fn turn_over(&mut self, now: Instant, since: Instant) {
-        if now.duration_since(since) >= INTERVAL {
-            self.stands = !self.stands;
-            self.since = None;
-        }
     }
 }
 

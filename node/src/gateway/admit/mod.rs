@@ -2,7 +2,7 @@
 //!
 //! Two things run out. A *thread of guests*: `lane` decides whether it takes on another call, from how
 //! long it takes to go around all that waits for it, and `share` says which function takes too much of
-//! it; `lanes` is the shell around both. And the *places of a function*: `door` lets so many in at once and
+//! it; `standing` tells an overload from a burst, and `lanes` is the shell around all three. And the *places of a function*: `door` lets so many in at once and
 //! keeps a short queue. What is refused is refused at once, with a time to come back.
 //!
 //! It deliberately does not decide where else a refused call could go; `call` does.
@@ -13,6 +13,7 @@ mod lanes;
 mod share;
 #[cfg(test)]
 mod simulation;
+mod standing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

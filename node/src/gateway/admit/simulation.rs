@@ -104,7 +104,7 @@ impl Thread {
         self.now += went;
         self.guests += went;
         self.lane.worked(function, went, slice);
-        self.is_full |= self.turns.took(function, went, (self.start + self.now).into_std());
+        self.is_full |= self.turns.took(function, went);
         let left = guest.left - went;
         if left > Duration::ZERO {
             self.waits(function, Guest { left, ..guest }, cost);
